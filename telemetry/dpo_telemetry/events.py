@@ -1,0 +1,271 @@
+"""The event schema: the one place where a line of an event file is defined.
+
+A line is one JSON object. `k` names the kind, `v` the schema version, `t` the wall clock
+and `m` the monotonic clock of the writing process, both in seconds. JSON has no NaN, so a
+number that is not finite is the string "nan", "inf" or "-inf". `docs/events.md` is written
+from these classes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+NonFinite = Literal["nan", "inf", "-inf"]
+Number = float | NonFinite
+Severity = Literal["info", "warning", "critical"]
+Role = Literal["rank", "agent", "keeper"]
+PhaseName = Literal["load", "reference", "train", "eval", "save"]
+Action = Literal["stop", "save", "evaluate", "acknowledge"]
+
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", omit_defaults=True):
+    """What every line has."""
+
+    v: int
+    """Schema version of the line."""
+    t: float
+    """Wall clock, seconds since the epoch."""
+    m: float
+    """Monotonic clock of the writer, seconds; comparable within one file only."""
+
+
+class Start(Event, frozen=True, kw_only=True, tag="start"):
+    """A process of the run began to write."""
+
+    role: Role
+    host: str
+    pid: int
+    boot_id: str
+    """Kernel's boot id: a pid means nothing after a reboot or in another container."""
+    process_started: float
+    """Start time of the process, seconds since the epoch."""
+    rank: int | None = None
+    world_size: int | None = None
+    attempt: int = 1
+    resumed_from_step: int | None = None
+    versions: dict[str, str] = {}
+    """Package name to version."""
+    device: str = ""
+    """Device the rank computes on, for example "cpu" or "NVIDIA H100 80GB HBM3"."""
+    max_steps: int | None = None
+    """Optimizer steps that the run will make."""
+
+
+class Phase(Event, frozen=True, kw_only=True, tag="phase"):
+    """A phase began, moved on or ended."""
+
+    name: PhaseName
+    state: Literal["begin", "progress", "end"]
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+    message: str = ""
+    step: int | None = None
+
+
+class Step(Event, frozen=True, kw_only=True, tag="step"):
+    """One optimizer step. Metric names are TRL's."""
+
+    step: int
+    metrics: dict[str, Number]
+    epoch: float | None = None
+    tokens: int | None = None
+    """Tokens seen in this step, on all ranks when rank 0 writes it."""
+    pairs: int | None = None
+    times_s: dict[str, float] = {}
+    """Seconds of "step", "data", "forward", "backward" and "optimizer"."""
+
+
+class Eval(Event, frozen=True, kw_only=True, tag="eval"):
+    """One evaluation on the held-out pairs. Metric names carry `eval_`."""
+
+    step: int
+    metrics: dict[str, Number]
+    epoch: float | None = None
+    pairs: int | None = None
+
+
+class Memory(Event, frozen=True, kw_only=True, tag="memory"):
+    """Memory of one rank, as measured; what was not measured is absent, never 0."""
+
+    phase: PhaseName
+    components: dict[str, int]
+    """Bytes by component: storage of the real tensors, see `dpo_telemetry.components`."""
+    rss_bytes: int | None = None
+    allocated_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    step: int | None = None
+
+
+class Host(Event, frozen=True, kw_only=True, tag="host"):
+    """One look at a host."""
+
+    host: str
+    memory_total_bytes: int
+    memory_available_bytes: int
+    cpu_percent: float | None = None
+    disk_free_bytes: int | None = None
+    rss_bytes: dict[str, int] = {}
+    """Resident set of each rank's process, by rank as a string."""
+
+
+class Gpu(Event, frozen=True, kw_only=True, tag="gpu"):
+    """One look at one GPU through NVML; what the driver does not support is absent."""
+
+    host: str
+    index: int
+    name: str
+    uuid: str = ""
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    process_bytes: dict[str, int] = {}
+    """Bytes on the card by pid as a string."""
+    utilisation_percent: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    error: str = ""
+
+
+class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
+    """A checkpoint or the final adapter is on disk."""
+
+    step: int
+    path: str
+    """Relative to the run directory."""
+    size_bytes: int
+    final: bool = False
+
+
+class Sample(Event, frozen=True, kw_only=True, tag="sample"):
+    """The samples behind a value that is not finite."""
+
+    step: int
+    metric: str
+    sample_ids: list[int]
+    rank: int = 0
+
+
+class LogGap(Event, frozen=True, kw_only=True, tag="log_gap"):
+    """Events that were lost on the way to the file, counted."""
+
+    lost: int
+    reason: str
+
+
+class Alert(Event, frozen=True, kw_only=True, tag="alert"):
+    """A health rule fired; the codes are listed in `dpo_telemetry.health`."""
+
+    code: str
+    severity: Severity
+    message: str
+    metric: str | None = None
+    step: int | None = None
+    last_step: int | None = None
+    count: int = 1
+    advice: str = ""
+
+
+class Request(Event, frozen=True, kw_only=True, tag="request"):
+    """A control request was seen."""
+
+    id: str
+    action: Action
+    issuer: str = ""
+
+
+class Answer(Event, frozen=True, kw_only=True, tag="answer"):
+    """What came of a request."""
+
+    id: str
+    ok: bool
+    message: str = ""
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """The process is alive."""
+
+    phase: PhaseName | None = None
+    step: int | None = None
+
+
+class Exit(Event, frozen=True, kw_only=True, tag="exit"):
+    """The process, or a process that it watches, ended."""
+
+    role: Role
+    code: int | None = None
+    signal: str = ""
+    reason: str = ""
+    rank: int | None = None
+    step: int | None = None
+
+
+AnyEvent = (
+    Start | Phase | Step | Eval | Memory | Host | Gpu | Checkpoint | Sample | LogGap | Alert
+    | Request | Answer | Heartbeat | Exit
+)  # fmt: skip
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    Start, Phase, Step, Eval, Memory, Host, Gpu, Checkpoint, Sample, LogGap, Alert,
+    Request, Answer, Heartbeat, Exit,
+)  # fmt: skip
+
+KINDS: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in EVENT_TYPES}
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The part of a line that any version can read."""
+
+    k: str
+    v: int
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyEvent)
+_header = msgspec.json.Decoder(Header)
+
+
+def stamp() -> dict[str, float]:
+    """Version and clocks for a new event: `Step(**stamp(), step=1, ...)`."""
+    return {"v": SCHEMA_VERSION, "t": time.time(), "m": time.monotonic()}
+
+
+def encode(event: Event) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(event) + b"\n"
+
+
+def decode(line: bytes) -> AnyEvent | None:
+    """The event of one line, or None when its kind is unknown to this version.
+
+    Raises:
+        msgspec.MsgspecError: the line is damaged, or a known kind has wrong fields.
+    """
+    try:
+        return _decoder.decode(line)
+    except msgspec.ValidationError:
+        if _header.decode(line).k in KINDS:
+            raise
+        return None
+
+
+def to_number(value: float) -> Number:
+    """A float as a line carries it."""
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "nan"
+    return "inf" if value > 0 else "-inf"
+
+
+def from_number(value: Number) -> float:
+    """The float that a line means."""
+    return float(value)
