@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
@@ -229,13 +229,21 @@ class Header(msgspec.Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(AnyEvent)
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _header = msgspec.json.Decoder(Header)
 
 
-def stamp() -> dict[str, float]:
+class Stamp(TypedDict):
+    """What `stamp` fills in."""
+
+    v: int
+    t: float
+    m: float
+
+
+def stamp() -> Stamp:
     """Version and clocks for a new event: `Step(**stamp(), step=1, ...)`."""
-    return {"v": SCHEMA_VERSION, "t": time.time(), "m": time.monotonic()}
+    return Stamp(v=SCHEMA_VERSION, t=time.time(), m=time.monotonic())
 
 
 def encode(event: Event) -> bytes:
