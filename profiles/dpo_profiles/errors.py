@@ -1,4 +1,8 @@
-"""What this room raises when the user has to mend something."""
+"""What this room raises when the user has to mend something.
+
+ProfileError
+└── PlanUnavailable   the profile is fine, but its model's architecture is not known here
+"""
 
 from __future__ import annotations
 
@@ -9,3 +13,7 @@ class ProfileError(click.ClickException):
     """One line for the user: file, field, what is wrong, what to do. Exit code 2."""
 
     exit_code = 2
+
+
+class PlanUnavailable(ProfileError):
+    """No plan can be made for this model; the run itself may still start."""

@@ -30,7 +30,9 @@ class Model(Section, frozen=True, kw_only=True):
     """The frozen base model."""
 
     base: Annotated[str, _meta("hub id or path", "Base model that the adapter is trained on", min_length=1)]
-    revision: Annotated[str, _meta("git revision", "Commit, branch or tag on the hub; empty takes the newest")] = ""
+    revision: Annotated[
+        str, _meta("git revision", "Commit, branch or tag on the hub; empty takes the newest")
+    ] = ""
     compute_dtype: Annotated[
         Dtype, _meta("dtype", "Arithmetic of the base model; auto is bfloat16 on a GPU and float32 on a CPU")
     ] = "auto"
@@ -64,7 +66,8 @@ class Adapter(Section, frozen=True, kw_only=True):
         tuple[str, ...], _meta("module names", "Linear layers that get an adapter", min_length=1)
     ] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     master_dtype: Annotated[
-        Literal["float32", "bfloat16"], _meta("dtype", "Type of the adapter weights that the optimizer updates")
+        Literal["float32", "bfloat16"],
+        _meta("dtype", "Type of the adapter weights that the optimizer updates"),
     ] = "float32"
 
 
@@ -72,7 +75,12 @@ class Data(Section, frozen=True, kw_only=True):
     """The preference pairs."""
 
     name: Annotated[
-        str, _meta("shipped, hub id or path", "shipped, a hub data set, or a local .jsonl or .parquet file", min_length=1)
+        str,
+        _meta(
+            "shipped, hub id or path",
+            "shipped, a hub data set, or a local .jsonl or .parquet file",
+            min_length=1,
+        ),
     ] = "shipped"
     split: Annotated[str, _meta("split name", "Split of the data set to read", min_length=1)] = "train"
     revision: Annotated[str, _meta("git revision", "Revision of a hub data set; empty takes the newest")] = ""
@@ -98,10 +106,12 @@ class Loss(Section, frozen=True, kw_only=True):
     kind: Annotated[
         Literal["sigmoid", "hinge", "ipo", "robust"], _meta("loss", "Name of the loss as TRL spells it")
     ] = "sigmoid"
-    beta: Annotated[float, _meta("factor", "Reward = beta x (policy log-prob - reference log-prob)", gt=0)] = 0.1
-    label_smoothing: Annotated[
-        float, _meta("fraction", "Assumed share of swapped labels", ge=0, lt=0.5)
-    ] = 0.0
+    beta: Annotated[
+        float, _meta("factor", "Reward = beta x (policy log-prob - reference log-prob)", gt=0)
+    ] = 0.1
+    label_smoothing: Annotated[float, _meta("fraction", "Assumed share of swapped labels", ge=0, lt=0.5)] = (
+        0.0
+    )
 
 
 class Train(Section, frozen=True, kw_only=True):
@@ -109,9 +119,15 @@ class Train(Section, frozen=True, kw_only=True):
 
     max_steps: Annotated[int, _meta("optimizer steps", "Updates to make", ge=1)] = 10
     micro_batch_pairs: Annotated[int, _meta("pairs", "Pairs per forward pass and GPU", ge=1)] = 1
-    gradient_accumulation_steps: Annotated[int, _meta("micro-batches", "Forward passes per update", ge=1)] = 16
-    gradient_checkpointing: Annotated[bool, _meta("yes/no", "Recompute activations in the backward pass")] = True
-    max_grad_norm: Annotated[float, _meta("norm", "Gradients are clipped to this norm; 0 never clips", ge=0)] = 1.0
+    gradient_accumulation_steps: Annotated[int, _meta("micro-batches", "Forward passes per update", ge=1)] = (
+        16
+    )
+    gradient_checkpointing: Annotated[bool, _meta("yes/no", "Recompute activations in the backward pass")] = (
+        True
+    )
+    max_grad_norm: Annotated[
+        float, _meta("norm", "Gradients are clipped to this norm; 0 never clips", ge=0)
+    ] = 1.0
     seed: Annotated[int, _meta("seed", "Seed of split, order, dropout and new adapter weights", ge=0)] = 1234
 
 
@@ -133,22 +149,29 @@ class Schedule(Section, frozen=True, kw_only=True):
     """The learning rate over the run."""
 
     kind: Annotated[
-        Literal["linear", "cosine", "constant", "constant_with_warmup"], _meta("schedule", "Shape after the warm-up")
+        Literal["linear", "cosine", "constant", "constant_with_warmup"],
+        _meta("schedule", "Shape after the warm-up"),
     ] = "linear"
-    warmup_ratio: Annotated[float, _meta("fraction of steps", "Share of the run that warms up", ge=0, lt=1)] = 0.1
+    warmup_ratio: Annotated[
+        float, _meta("fraction of steps", "Share of the run that warms up", ge=0, lt=1)
+    ] = 0.1
 
 
 class Eval(Section, frozen=True, kw_only=True):
     """Evaluation on the held-out pairs."""
 
-    every_steps: Annotated[int, _meta("optimizer steps", "Evaluate each so many steps; 0 only at the end", ge=0)] = 2
+    every_steps: Annotated[
+        int, _meta("optimizer steps", "Evaluate each so many steps; 0 only at the end", ge=0)
+    ] = 2
     micro_batch_pairs: Annotated[int, _meta("pairs", "Pairs per forward pass and GPU", ge=1)] = 1
 
 
 class Save(Section, frozen=True, kw_only=True):
     """Checkpoints."""
 
-    every_steps: Annotated[int, _meta("optimizer steps", "Save each so many steps; 0 only at the end", ge=0)] = 5
+    every_steps: Annotated[
+        int, _meta("optimizer steps", "Save each so many steps; 0 only at the end", ge=0)
+    ] = 5
     keep_last: Annotated[int, _meta("checkpoints", "Older checkpoints are removed; 0 keeps all", ge=0)] = 2
 
 
@@ -183,15 +206,21 @@ class Hardware(Section, frozen=True, kw_only=True):
 class Alerts(Section, frozen=True, kw_only=True):
     """What an alert does."""
 
-    nonfinite: Annotated[AlertAction, _meta("action", "On a loss or gradient that is NaN or infinite")] = "warn"
-    reference_mismatch: Annotated[AlertAction, _meta("action", "On a reference that is not the starting policy")] = "warn"
+    nonfinite: Annotated[AlertAction, _meta("action", "On a loss or gradient that is NaN or infinite")] = (
+        "warn"
+    )
+    reference_mismatch: Annotated[
+        AlertAction, _meta("action", "On a reference that is not the starting policy")
+    ] = "warn"
     adapter_frozen: Annotated[AlertAction, _meta("action", "On an adapter that does not change")] = "warn"
 
 
 class Cost(Section, frozen=True, kw_only=True):
     """What a GPU-hour costs."""
 
-    per_gpu_hour: Annotated[float, _meta("currency per GPU-hour", "Price of one GPU for an hour; 0 shows none", ge=0)] = 0.0
+    per_gpu_hour: Annotated[
+        float, _meta("currency per GPU-hour", "Price of one GPU for an hour; 0 shows none", ge=0)
+    ] = 0.0
     currency: Annotated[str, _meta("ISO 4217", "Currency of the price")] = "USD"
 
 

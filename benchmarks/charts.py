@@ -1,0 +1,177 @@
+"""CPU time of one frame of six replaced charts at 200 x 60, ours against the libraries.
+
+    python benchmarks/charts.py [--json] [--quick] [--record]
+
+Every chart gets new values in every frame. The peers (textual-plot, textual-plotext) are
+measured where they are installed, with as many points as ours; neither downsamples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import RenderableType
+from textual.app import App, ComposeResult
+from textual.containers import Grid
+from textual.screen import Screen
+from textual.widget import Widget
+
+from dpo_tui.charts.chart import Line
+from dpo_tui.charts.widget import LineChart
+from dpo_tui.theme import DECK
+
+SIZE = (200, 60)
+CHARTS = 6
+GOALS_MS = {10_000: 10.0, 1_000_000: 20.0}
+RESULTS = Path(__file__).parent / "results" / "charts.json"
+
+Make = Callable[[int], Widget]
+Show = Callable[[Widget, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], None]
+
+
+class Bench(App[None]):
+    """Six charts in a grid that fills the screen."""
+
+    CSS = "Grid { grid-size: 3 2; } Grid > * { width: 1fr; height: 1fr; }"
+
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self.make = make
+        self.register_theme(DECK)
+        self.theme = DECK.name
+        self.shown = asyncio.Event()
+
+    def compose(self) -> ComposeResult:
+        """Six charts."""
+        with Grid():
+            for index in range(CHARTS):
+                yield self.make(index)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, renderable)
+        self.shown.set()
+
+
+def our_chart(index: int) -> Widget:
+    """A Braille chart of ours."""
+    return LineChart(f"chart {index}")
+
+
+def show_ours(widget: Widget, steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    """Replace the values of one of ours."""
+    assert isinstance(widget, LineChart)
+    widget.show([Line("train", steps, values)])
+
+
+def textual_plot_peer() -> tuple[Make, Show]:
+    """textual-plot's widget in its Braille mode."""
+    plot = importlib.import_module("textual_plot")
+
+    def show(widget: Any, steps: Any, values: Any) -> None:
+        widget.clear()
+        widget.plot(steps, values, hires_mode=plot.HiResMode.BRAILLE)
+
+    return (lambda index: plot.PlotWidget()), show
+
+
+def textual_plotext_peer() -> tuple[Make, Show]:
+    """textual-plotext's widget with Braille markers."""
+    plotext = importlib.import_module("textual_plotext")
+
+    def show(widget: Any, steps: Any, values: Any) -> None:
+        widget.plt.clear_data()
+        widget.plt.plot(steps.tolist(), values.tolist(), marker="braille")
+        widget.refresh()
+
+    return (lambda index: plotext.PlotextPlot()), show
+
+
+PEERS = {"textual-plot": textual_plot_peer, "textual-plotext": textual_plotext_peer}
+
+
+async def frame_ms(make: Make, show: Show, points: int, frames: int) -> float:
+    """Median CPU milliseconds of a frame, from handing over the values to the drawn screen."""
+    app = Bench(make)
+    rng = np.random.default_rng(0)
+    steps = np.arange(points, dtype=np.int64)
+    series = [rng.normal(size=points).cumsum() for _ in range(CHARTS)]
+    costs = []
+    async with app.run_test(size=SIZE) as pilot:
+        charts = list(app.query_one(Grid).children)
+        for frame in range(frames + 3):
+            values = [data + frame for data in series]
+            await pilot.pause()
+            app.shown.clear()
+            began = time.process_time()
+            for widget, data in zip(charts, values, strict=True):
+                show(widget, steps, data)
+            await app.shown.wait()
+            await pilot.pause()
+            costs.append((time.process_time() - began) * 1000)
+    return median(costs[3:])
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """All figures in one run, so that they share a machine and a moment."""
+    frames = 10 if quick else 40
+    figures: dict[str, Any] = {}
+    installed = [name for name in PEERS if importlib.util.find_spec(name.replace("-", "_"))]
+    for points, goal in GOALS_MS.items():
+        value = asyncio.run(frame_ms(our_chart, show_ours, points, frames))
+        peers: dict[str, float] = {}
+        if points == min(GOALS_MS):
+            for name in installed:
+                make, show = PEERS[name]()
+                peers[name] = round(asyncio.run(frame_ms(make, show, points, max(3, frames // 5))), 1)
+        figures[f"six_charts_{points}_points_ms"] = {"value": round(value, 2), "goal": goal, "peer": peers}
+    names = ["textual", "rich", "numpy", *installed]
+    return {
+        "benchmark": "charts",
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": {"cpus": os.cpu_count(), "cpu": _cpu_name(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in names},
+        "figures": figures,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quick", is_flag=True, help="Fewer frames.")
+@click.option("--record", is_flag=True, help=f"Also write {RESULTS.name} in benchmarks/results.")
+def main(as_json: bool, quick: bool, record: bool) -> None:
+    """Measure six charts at 200 x 60, per frame."""
+    result = measure(quick)
+    if record:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for name, figure in result["figures"].items():
+        peers = ", ".join(f"{peer} {value} ms" for peer, value in figure["peer"].items()) or "not measured"
+        click.echo(f"{name}: {figure['value']} ms (goal {figure['goal']} ms; peers: {peers})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""An engine file that contradicts its profile is refused with both values.
+
+What the file leaves out, or leaves to "auto", contradicts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from dpo_profiles.engine_files import EngineFile
+from dpo_profiles.schema import Profile
+from dpo_profiles.text import show
+
+ACCELERATE_PRECISION = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """The same setting in the engine file and in the profile."""
+
+    key: str
+    """Path in the engine file."""
+    field: str
+    """Path in the profile, or the sum it comes from."""
+    value: Any
+    """The profile's value."""
+
+
+def deepspeed_contradictions(profile: Profile, file: EngineFile) -> str | None:
+    """The first contradiction of a DeepSpeed JSON, or None."""
+    train, optimizer = profile.train, profile.optimizer
+    if file.get("zero_optimization.stage") != 3:
+        stage = file.get("zero_optimization.stage")
+        said = "no zero_optimization.stage" if stage is None else f"zero_optimization.stage {show(stage)}"
+        return f"{file.path.name} has {said} but engine.backend is deepspeed-zero3; write stage 3"
+    batch = train.micro_batch_pairs * train.gradient_accumulation_steps * profile.engine.world_size
+    pairs = [
+        Pair(
+            "gradient_accumulation_steps",
+            "train.gradient_accumulation_steps",
+            train.gradient_accumulation_steps,
+        ),
+        Pair("train_micro_batch_size_per_gpu", "train.micro_batch_pairs", train.micro_batch_pairs),
+        Pair("train_batch_size", "micro_batch_pairs x gradient_accumulation_steps x ranks", batch),
+        Pair("gradient_clipping", "train.max_grad_norm", train.max_grad_norm),
+        Pair("optimizer.params.lr", "optimizer.learning_rate", optimizer.learning_rate),
+        Pair("optimizer.params.weight_decay", "optimizer.weight_decay", optimizer.weight_decay),
+        Pair("optimizer.params.eps", "optimizer.epsilon", optimizer.epsilon),
+        Pair("optimizer.params.betas", "optimizer.beta1 and beta2", [optimizer.beta1, optimizer.beta2]),
+    ]
+    return _first(pairs, file) or _deepspeed_dtype(profile, file)
+
+
+def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
+    """The first contradiction of an accelerate YAML, or None."""
+    engine = profile.engine
+    version = 2 if engine.backend == "fsdp2" else 1
+    # accelerate takes FSDP1 where the file names no version.
+    if (file.get("fsdp_config.fsdp_version") or 1) != version:
+        said = file.get("fsdp_config.fsdp_version") or "none, which is 1,"
+        return f"{file.path.name} has fsdp_version {said} but engine.backend is {engine.backend}; make them agree"
+    pairs = [
+        Pair("distributed_type", "engine.backend", "FSDP"),
+        Pair("num_processes", "engine.nodes x gpus_per_node", engine.world_size),
+        Pair("num_machines", "engine.nodes", engine.nodes),
+        Pair(
+            "gradient_accumulation_steps",
+            "train.gradient_accumulation_steps",
+            profile.train.gradient_accumulation_steps,
+        ),
+        Pair("use_cpu", "engine.backend fsdp, which needs GPUs,", False) if version == 1 else None,
+    ]
+    return _first([pair for pair in pairs if pair], file) or _accelerate_dtype(profile, file)
+
+
+def _first(pairs: list[Pair], file: EngineFile) -> str | None:
+    for pair in pairs:
+        said = file.get(pair.key)
+        if said is not None and said != pair.value:
+            return _both(file, pair.key, said, pair.field, pair.value)
+    return None
+
+
+def _both(file: EngineFile, key: str, said: object, field: str, value: object) -> str:
+    return f"{file.path.name} has {key} {show(said)} but {field} is {show(value)}; make them agree"
+
+
+def _deepspeed_dtype(profile: Profile, file: EngineFile) -> str | None:
+    """`bf16.enabled` and `fp16.enabled` against the arithmetic; "auto" is bfloat16, or float32 on a CPU."""
+    dtype = profile.model.compute_dtype
+    for key, name in (("bf16", "bfloat16"), ("fp16", "float16")):
+        enabled = file.get(f"{key}.enabled")
+        possible = {True, False} if dtype == "auto" and name == "bfloat16" else {dtype == name}
+        if enabled is not None and enabled not in possible:
+            return _both(file, f"{key}.enabled", enabled, "model.compute_dtype", dtype)
+    return None
+
+
+def _accelerate_dtype(profile: Profile, file: EngineFile) -> str | None:
+    dtype, said = profile.model.compute_dtype, file.get("mixed_precision")
+    possible = ("bfloat16", "float32") if dtype == "auto" else (dtype,)
+    # YAML 1.1 reads a bare `no` as false.
+    named = ACCELERATE_PRECISION.get("no" if said is False else str(said))
+    if said is None or named in possible:
+        return None
+    return _both(file, "mixed_precision", said, "model.compute_dtype", dtype)

@@ -1,0 +1,50 @@
+"""What a rule says."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dpo_telemetry.events import SEVERITIES, Alert, Severity
+
+
+class HealthAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """One symptom: the keys are those of `dpo-tui replay --headless --json`."""
+
+    code: str
+    severity: Severity
+    metric: str | None = None
+    step: int | None = None
+    """First step that shows it."""
+    last_step: int | None = None
+    count: int = 1
+    """Rows that show it."""
+    message: str
+    advice: str = ""
+
+    @classmethod
+    def of_event(cls, event: Alert) -> HealthAlert:
+        """The alert that a process of the run wrote down."""
+        return cls(
+            code=event.code,
+            severity=event.severity,
+            metric=event.metric,
+            step=event.step,
+            last_step=event.last_step,
+            count=event.count,
+            message=event.message,
+            advice=event.advice,
+        )
+
+    @staticmethod
+    def rank(alert: HealthAlert) -> tuple[int, int, str]:
+        """Sort key: the gravest first, then the earliest."""
+        return (-SEVERITIES.index(alert.severity), alert.step or 0, alert.code)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A cause with the symptoms it explains."""
+
+    cause: str
+    codes: list[str]
+    text: str
+    try_: str = msgspec.field(name="try")

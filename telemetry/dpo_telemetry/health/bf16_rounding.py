@@ -1,0 +1,84 @@
+"""bf16_rounding: log-probs were rounded to bf16 before they were subtracted.
+
+bf16 keeps 8 bits of mantissa, so its grid at |x| in [2^k, 2^(k+1)) is 2^(k-7): 0.0039 near
+0.69, 4 at 512 to 1,024. A margin is beta times a difference of log-probs, so with rounded
+log-probs nothing below beta times the grid can be seen. The grid is read off the log: the
+largest power of two of which all logged log-probs are multiples (an average over n rows makes
+it n times finer).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.health.rule import Context, Sighting
+from dpo_telemetry.series.columns import Floats, Rows
+
+CODE = "bf16_rounding"
+
+LOGPS = ("logps/chosen", "logps/rejected")
+MIN_GRID = 0.125
+"""A grid finer than this hides no margin that anyone would look for."""
+MIN_VALUES = 2
+"""One value alone can be a round number by chance."""
+FINEST = 2.0**-16
+
+
+class Bf16Rounding:
+    """Finds the grid that all log-probs lie on."""
+
+    def __init__(self, context: Context) -> None:
+        self._beta = context.assumed_beta
+        self._grid: float | None = None
+        self._values = 0
+        self._largest = 0.0
+        self._largest_margin = 0.0
+        self._seen = Sighting()
+
+    def feed(self, rows: Rows) -> None:
+        """Look at the next rows."""
+        for name in LOGPS:
+            steps, values = rows.logged(name)
+            kept = np.isfinite(values) & (values != 0)
+            if kept.any():
+                self._narrow(values[kept])
+                if name == LOGPS[0]:
+                    self._seen.add(steps[kept])
+        _, margins = rows.logged("rewards/margins")
+        finite = np.abs(margins[np.isfinite(margins)])
+        self._largest_margin = max(self._largest_margin, float(finite.max(initial=0.0)))
+
+    def alerts(self) -> list[HealthAlert]:
+        """At most one alert: a warning where the grid hides the margins, otherwise for information."""
+        if self._grid is None or self._values < MIN_VALUES:
+            return []
+        # A few values can lie on a coarser grid by chance than bf16 has at their magnitude.
+        grid = min(self._grid, 2.0 ** (math.floor(math.log2(self._largest)) - 7))
+        if grid < MIN_GRID:
+            return []
+        smallest = self._beta * grid
+        hides = smallest > self._largest_margin
+        return [
+            HealthAlert(
+                code=CODE,
+                severity="warning" if hides else "info",
+                metric=LOGPS[0],
+                step=self._seen.first_step,
+                last_step=self._seen.last_step,
+                count=self._seen.count,
+                message=f"all log-probs are multiples of {grid:g}: they were rounded to bf16, and no margin below"
+                f" {smallest:.3g} (beta {self._beta:g} x {grid:g}) can be seen",
+                advice="Sum log-probs in fp32 outside the wrapped model, whatever the compute dtype.",
+            )
+        ]
+
+    def _narrow(self, values: Floats) -> None:
+        grid = self._grid if self._grid is not None else 2.0 ** math.floor(math.log2(np.abs(values).max()))
+        while grid >= FINEST and not bool((np.remainder(values, grid) == 0).all()):
+            grid /= 2
+        self._grid = grid
+        self._values += len(values)
+        self._largest = max(self._largest, float(np.abs(values).max()))

@@ -1,0 +1,68 @@
+"""loss_not_falling: many steps, and the loss is still that of a coin toss.
+
+The sigmoid loss of a margin of 0 is ln 2. A run that learns pulls its mean below; early on the
+noise of single batches hides it, so the rule compares the mean of the last rows with ln 2 and
+asks for enough rows that a healthy run would show.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.health.rule import LN2, LN2_TOLERANCE, Context
+from dpo_telemetry.series.columns import Rows
+
+CODE = "loss_not_falling"
+
+MIN_ROWS = 50
+"""Rows before the rule has an opinion: warm-up and noise come first."""
+WINDOW_ROWS = 25
+"""Rows whose mean is compared with ln 2."""
+START_TOLERANCE = 0.05
+"""A log whose first loss is further from ln 2 than this is not a fresh sigmoid DPO run."""
+
+
+class LossNotFalling:
+    """Keeps the last losses and compares their mean with ln 2."""
+
+    def __init__(self, context: Context) -> None:
+        self._applies = context.loss_kind in (None, "sigmoid")
+        self._rows = 0
+        self._window: deque[tuple[int, float]] = deque(maxlen=WINDOW_ROWS)
+        self._trained = False
+
+    def feed(self, rows: Rows) -> None:
+        """Look at the next rows."""
+        steps, losses = rows.logged("loss")
+        keep = np.isfinite(losses)
+        steps, losses = steps[keep], losses[keep]
+        if self._rows == 0 and len(losses):
+            self._applies &= bool(abs(losses[0] - LN2) < START_TOLERANCE)
+        self._trained |= bool(rows.columns.keys() & {"rewards/chosen", "rewards/margins"})
+        self._rows += len(losses)
+        self._window.extend(zip(steps[-WINDOW_ROWS:].tolist(), losses[-WINDOW_ROWS:].tolist(), strict=True))
+
+    def alerts(self) -> list[HealthAlert]:
+        """At most one alert."""
+        if not self._applies or not self._trained or self._rows < MIN_ROWS:
+            return []
+        mean = float(np.mean([loss for _, loss in self._window]))
+        if mean < LN2 - LN2_TOLERANCE:
+            return []
+        return [
+            HealthAlert(
+                code=CODE,
+                severity="warning",
+                metric="loss",
+                step=self._window[0][0],
+                last_step=self._window[-1][0],
+                count=self._rows,
+                message=f"after {self._rows} rows the loss is {mean:.4f} on average, still that of a coin toss"
+                f" (ln 2 = {LN2:.4f})",
+                advice="Raise the learning rate, see that completions are not empty and the adapter is"
+                " trainable, and look at whether the pairs can be told apart at all.",
+            )
+        ]

@@ -1,0 +1,76 @@
+"""What a health rule is: an incremental function over chunks of rows with bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.series.columns import Rows
+
+LN2 = math.log(2)
+"""The sigmoid loss of a margin of 0: -log sigmoid(0)."""
+
+LN2_TOLERANCE = 2.5e-3
+"""Half a step of bf16's grid near 0.69, so that a rounded ln 2 (0.6914) still counts as ln 2."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known of the run besides its rows."""
+
+    beta: float | None = None
+    """None when the log does not say; TRL's default, 0.1, is then assumed."""
+    loss_kind: str | None = None
+    """TRL's name of the loss; None when the log does not say."""
+    dropout_on_trained_adapter: bool = False
+    """A trained adapter under dropout: training rows then differ from the reference at step 1."""
+
+    @property
+    def assumed_beta(self) -> float:
+        """The beta to reckon with."""
+        return 0.1 if self.beta is None else self.beta
+
+    @classmethod
+    def of_profile(cls, profile: Mapping[str, Any]) -> Context:
+        """What an attempt's resolved profile says; keys that are missing are not known."""
+        loss, adapter = profile.get("loss", {}), profile.get("adapter", {})
+        return cls(
+            beta=loss.get("beta"),
+            loss_kind=loss.get("kind"),
+            dropout_on_trained_adapter=bool(adapter.get("path")) and adapter.get("dropout", 0) > 0,
+        )
+
+
+class Rule(Protocol):
+    """One rule; `feed` takes rows in order, `alerts` says what they show so far."""
+
+    def feed(self, rows: Rows) -> None:
+        """Look at the next rows. A live step is a chunk of one row."""
+        ...
+
+    def alerts(self) -> list[HealthAlert]:
+        """What all rows so far show; empty on health."""
+        ...
+
+
+@dataclass
+class Sighting:
+    """First and last step at which something was seen, and how often."""
+
+    first_step: int = 0
+    last_step: int = 0
+    count: int = 0
+
+    def add(self, steps: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """Note the steps of a chunk, in order."""
+        if len(steps) == 0:
+            return
+        if self.count == 0:
+            self.first_step = int(steps[0])
+        self.last_step = int(steps[-1])
+        self.count += len(steps)

@@ -1,0 +1,309 @@
+"""What is known of a run, built up from chunks and from nothing else."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, TypeVar
+
+import msgspec
+
+from dpo_telemetry import events
+from dpo_telemetry.events import AnyEvent
+from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.health.diagnosis import Diagnosis
+from dpo_telemetry.health.rule import Context
+from dpo_telemetry.reader.lines import LineReader
+from dpo_telemetry.reader.source import Chunk
+from dpo_telemetry.rundir.exits import HostExit
+from dpo_telemetry.rundir.layout import RunInfo
+from dpo_telemetry.series.columns import SeriesStore, Table
+
+T = TypeVar("T")
+
+RECENT_STEPS = 20
+"""Steps over which step time and throughput are taken."""
+
+_EVENTS = re.compile(r"^attempts/(\d{3,})/events/([A-Za-z0-9._-]+)\.jsonl$")
+_WHOLE = re.compile(r"^attempts/(\d{3,})/(profile\.toml|plan\.json|exit-[A-Za-z0-9.-]+\.json)$")
+
+
+@dataclass
+class AttemptView:
+    """One start or resume."""
+
+    number: int
+    profile: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    start: events.Start | None = None
+    """Start of rank 0."""
+    exit: events.Exit | None = None
+    """How rank 0 says it ended."""
+    host_exits: list[HostExit] = field(default_factory=list)
+    """How the agents say that their part of the job ended."""
+
+
+@dataclass
+class ProcessView:
+    """One writing process."""
+
+    file: str
+    attempt: int
+    start: events.Start | None = None
+    last_seen_s: float = 0.0
+    """Wall clock of its newest event."""
+    last_step_s: float = 0.0
+    """Wall clock of its newest step."""
+    exit: events.Exit | None = None
+
+
+class RunModel:
+    """Everything that a screen, a summary or a diagnosis needs. Not thread safe."""
+
+    def __init__(self) -> None:
+        self.run: RunInfo | None = None
+        self.attempts: dict[int, AttemptView] = {}
+        self.processes: dict[str, ProcessView] = {}
+        self.series = SeriesStore()
+        self.diagnosis = Diagnosis(Context())
+        self.recorded_alerts: list[events.Alert] = []
+        self.phase: events.Phase | None = None
+        """Innermost phase of rank 0 that is open, else the last one that ended."""
+        self.phases: list[events.Phase] = []
+        self.memory: dict[int, events.Memory] = {}
+        self.gpus: dict[tuple[str, int], events.Gpu] = {}
+        self.hosts: dict[str, events.Host] = {}
+        self.checkpoints: list[events.Checkpoint] = []
+        self.samples: list[events.Sample] = []
+        self.requests: list[events.Request] = []
+        self.answers: list[events.Answer] = []
+        self.lost_events = 0
+        self._lines: dict[str, LineReader] = {}
+        self._whole: dict[str, bytes] = {}
+        self._open_phases: list[events.Phase] = []
+        self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
+        self._judged: dict[int, int] = {}
+        self._judged_attempt = 0
+
+    def apply(self, chunks: Iterable[Chunk]) -> None:
+        """Take what a source handed out.
+
+        Raises:
+            ValueError: a chunk does not start where its file stands; sources close gaps first.
+        """
+        for chunk in chunks:
+            if match := _EVENTS.match(chunk.file):
+                self._apply_events(chunk, int(match[1]))
+            elif match := _WHOLE.match(chunk.file):
+                self._apply_whole(chunk, self._attempt(int(match[1])), match[2])
+            elif chunk.file == "run.json":
+                self.run = self._decode_whole(chunk, RunInfo) or self.run
+        self._judge()
+
+    def offsets(self) -> dict[str, int]:
+        """How far each file was taken, in bytes."""
+        taken = {file: reader.offset for file, reader in self._lines.items()}
+        return taken | {file: len(data) for file, data in self._whole.items()}
+
+    @property
+    def attempt(self) -> AttemptView | None:
+        """The newest attempt."""
+        return self.attempts[max(self.attempts)] if self.attempts else None
+
+    @property
+    def alerts(self) -> list[HealthAlert]:
+        """Alerts of the rules and those that processes of the run recorded, each code and metric once."""
+        found = {(alert.code, alert.metric): alert for alert in self.diagnosis.alerts()}
+        for event in self.recorded_alerts:
+            found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
+        return sorted(found.values(), key=HealthAlert.rank)
+
+    @property
+    def last_step(self) -> int:
+        """Largest step that was logged; 0 before the first."""
+        return self.series.train.last_step() or 0
+
+    @property
+    def max_steps(self) -> int | None:
+        """Steps that the newest attempt will make."""
+        attempt = self.attempt
+        if attempt is None:
+            return None
+        if attempt.start is not None and attempt.start.max_steps is not None:
+            return attempt.start.max_steps
+        value = attempt.profile.get("train", {}).get("max_steps")
+        return value if isinstance(value, int) else None
+
+    @property
+    def step_time_s(self) -> float | None:
+        """Median time of the recent steps, seconds."""
+        times = [step.times_s["step"] for step in self._recent if "step" in step.times_s]
+        return median(times) if times else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Time that the steps still to come take at the recent pace, seconds."""
+        if self.max_steps is None or self.step_time_s is None:
+            return None
+        return max(0, self.max_steps - self.last_step) * self.step_time_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens of the recent steps over their time."""
+        return self._rate([(step.tokens, step.times_s.get("step")) for step in self._recent])
+
+    @property
+    def pairs_per_s(self) -> float | None:
+        """Pairs of the recent steps over their time."""
+        return self._rate([(step.pairs, step.times_s.get("step")) for step in self._recent])
+
+    @property
+    def damaged_lines(self) -> int:
+        """Lines that are no events, torn tails of ended writers included."""
+        torn = sum(
+            reader.unfinished and self._ended(self.processes[file].attempt)
+            for file, reader in self._lines.items()
+        )
+        return torn + sum(reader.damaged for reader in self._lines.values())
+
+    @property
+    def unknown_lines(self) -> int:
+        """Lines of kinds that this version does not know."""
+        return sum(reader.unknown for reader in self._lines.values())
+
+    def _ended(self, attempt: int) -> bool:
+        return attempt < max(self.attempts) or bool(self.attempts[attempt].host_exits)
+
+    def _attempt(self, number: int) -> AttemptView:
+        return self.attempts.setdefault(number, AttemptView(number))
+
+    @staticmethod
+    def _rate(amounts: list[tuple[int | None, float | None]]) -> float | None:
+        known = [(amount, time_s) for amount, time_s in amounts if amount is not None and time_s]
+        total_s = sum(time_s for _, time_s in known)
+        return sum(amount for amount, _ in known) / total_s if total_s else None
+
+    def _apply_events(self, chunk: Chunk, attempt: int) -> None:
+        reader = self._lines.setdefault(chunk.file, LineReader())
+        if reader.offset != chunk.offset:
+            raise ValueError(f"{chunk.file}: stands at {reader.offset}, chunk starts at {chunk.offset}")
+        self._attempt(attempt)
+        process = self.processes.setdefault(chunk.file, ProcessView(chunk.file, attempt))
+        for event in reader.feed(chunk.data):
+            process.last_seen_s = event.t
+            self._apply_event(event, process)
+
+    def _apply_whole(self, chunk: Chunk, attempt: AttemptView, name: str) -> None:
+        if name == "profile.toml":
+            attempt.profile = self._decode_toml(chunk)
+        elif name == "plan.json":
+            attempt.plan = self._decode_whole(chunk, dict[str, Any]) or attempt.plan
+        elif exit_ := self._decode_whole(chunk, HostExit):
+            attempt.host_exits.append(exit_)
+
+    def _gather(self, chunk: Chunk) -> bytes:
+        data = self._whole.get(chunk.file, b"")[: chunk.offset] + chunk.data
+        self._whole[chunk.file] = data
+        return data
+
+    def _decode_whole(self, chunk: Chunk, kind: type[T]) -> T | None:
+        try:
+            return msgspec.json.decode(self._gather(chunk), type=kind)
+        except msgspec.MsgspecError:
+            return None
+
+    def _decode_toml(self, chunk: Chunk) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self._gather(chunk).decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            return {}
+
+    def _apply_event(self, event: AnyEvent, process: ProcessView) -> None:
+        match event:
+            case events.Step():
+                process.last_step_s = event.t
+                self._apply_step(event, process.attempt)
+            case events.Eval():
+                self._append(self.series.eval, event, process.attempt)
+            case events.Start():
+                process.start = event
+                if event.role == "rank" and event.rank == 0:
+                    self._attempt(process.attempt).start = event
+                    self._open_phases.clear()
+            case events.Exit():
+                process.exit = event
+                if (
+                    event.role == "rank"
+                    and event.rank == 0
+                    and process.start
+                    and process.start.role == "rank"
+                ):
+                    self._attempt(process.attempt).exit = event
+            case events.Phase():
+                self._apply_phase(event, process)
+            case events.Memory():
+                rank = process.start.rank if process.start else None
+                self.memory[rank or 0] = event
+            case events.Gpu():
+                self.gpus[event.host, event.index] = event
+            case events.Host():
+                self.hosts[event.host] = event
+            case events.LogGap():
+                self.lost_events += event.lost
+            case _:
+                self._collect(event)
+
+    def _collect(self, event: AnyEvent) -> None:
+        match event:
+            case events.Alert():
+                self.recorded_alerts.append(event)
+            case events.Checkpoint():
+                self.checkpoints.append(event)
+            case events.Sample():
+                self.samples.append(event)
+            case events.Request():
+                self.requests.append(event)
+            case events.Answer():
+                self.answers.append(event)
+
+    def _apply_step(self, event: events.Step, attempt: int) -> None:
+        if event.metrics:
+            self._append(self.series.train, event, attempt)
+        self._recent.append(event)
+
+    def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
+        if process.start is not None and process.start.rank not in (0, None):
+            return
+        outer = [phase for phase in self._open_phases if phase.name != event.name]
+        self._open_phases = outer if event.state == "end" else [*outer, event]
+        self.phase = self._open_phases[-1] if self._open_phases else event
+        if event.state != "progress":
+            self.phases.append(event)
+
+    @staticmethod
+    def _append(table: Table, event: events.Step | events.Eval, attempt: int) -> None:
+        metrics = [(name, events.from_number(value)) for name, value in event.metrics.items()]
+        if event.epoch is not None:
+            metrics.append(("epoch" if isinstance(event, events.Step) else "eval_epoch", event.epoch))
+        table.append(event.step, metrics, attempt=attempt, wall_s=event.t)
+
+    def _judge(self) -> None:
+        """Let the health rules see the new rows; after a resume they start over on what is effective."""
+        newest = max(self.attempts, default=0)
+        tables = (self.series.train, self.series.eval)
+        if newest != self._judged_attempt:
+            self._judged_attempt = newest
+            self.diagnosis = Diagnosis(Context.of_profile(self.attempts[newest].profile))
+            self._judged = {id(table): len(table) for table in tables}
+            for table in tables:
+                self.diagnosis.feed(table.rows(table.effective_rows()))
+            return
+        for table in tables:
+            start = self._judged.get(id(table), 0)
+            if start < len(table):
+                self.diagnosis.feed(table.tail(start))
+                self._judged[id(table)] = len(table)

@@ -1,0 +1,131 @@
+"""Where the bytes of a run come from.
+
+A source hands out what grew as chunks (file, offset, bytes); nothing above it knows whether
+they were read from a directory or came over the wire.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import msgspec
+
+from dpo_telemetry.rundir.layout import Attempt, RunDirectory
+
+Link = Literal["live", "stale", "lost", "file"]
+
+MAX_READ_BYTES = 4 << 20
+"""Largest chunk: bounds what one poll of one file holds in memory."""
+
+_LOG = re.compile(r"^attempts/\d{3,}/logs/[A-Za-z0-9._-]+\.log$")
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Bytes of one file from `offset` on; `file` is relative to the run directory."""
+
+    file: str
+    offset: int
+    data: bytes
+
+
+class Source(Protocol):
+    """Something that follows a run."""
+
+    @property
+    def link(self) -> Link:
+        """How the source stands: a file is read, a keeper is live, stale or lost."""
+        ...
+
+    def poll(self) -> list[Chunk]:
+        """What grew since the last poll, in order within each file; empty when nothing did."""
+        ...
+
+    def read_log(self, file: str, start: int, end: int) -> bytes:
+        """Bytes of a raw log; logs are read on request only."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and sockets."""
+        ...
+
+
+class DirectorySource:
+    """Follows a run directory by polling, as NFS and Lustre require.
+
+    While an attempt lives, zero bytes are a page that has not arrived and are not read past;
+    once it has ended they are handed out as the damage that they are.
+    """
+
+    link: Link = "file"
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._offsets: dict[str, int] = {}
+
+    def poll(self) -> list[Chunk]:
+        """Read what grew, at most `MAX_READ_BYTES` a file."""
+        return list(self._grown())
+
+    def offsets(self) -> dict[str, int]:
+        """How far each file was read."""
+        return dict(self._offsets)
+
+    def read_log(self, file: str, start: int, end: int) -> bytes:
+        """Bytes of a raw log; empty when `file` does not name a log of this run."""
+        if not _LOG.match(file):
+            return b""
+        return self.read(file, start, end)
+
+    def read(self, file: str, start: int, end: int) -> bytes:
+        """Bytes of any file that this source hands out; empty when it is not there."""
+        try:
+            with (self.run.path / file).open("rb") as stream:
+                stream.seek(start)
+                return stream.read(max(0, min(end - start, MAX_READ_BYTES)))
+        except OSError:
+            return b""
+
+    def log_files(self) -> dict[str, int]:
+        """Raw logs of the run with their sizes in bytes."""
+        files = {}
+        for attempt in self.run.attempts():
+            for path in sorted(attempt.logs_dir.glob("*.log")):
+                files[path.relative_to(self.run.path).as_posix()] = path.stat().st_size
+        return files
+
+    def close(self) -> None:
+        """Nothing is held between polls."""
+
+    def _grown(self) -> Iterator[Chunk]:
+        yield from self._read(self.run.run_file.name, settled=True)
+        attempts = self.run.attempts()
+        for attempt in attempts:
+            settled = attempt is not attempts[-1] or attempt.ended()
+            for file in self._files(attempt):
+                yield from self._read(file, settled)
+
+    def _files(self, attempt: Attempt) -> list[str]:
+        base = attempt.path.relative_to(self.run.path).as_posix()
+        try:
+            names = sorted(path.name for path in attempt.events_dir.iterdir() if path.suffix == ".jsonl")
+        except OSError:
+            names = []
+        exits = sorted(path.name for path in attempt.path.glob("exit-*.json"))
+        whole = [f"{base}/{name}" for name in ("profile.toml", "plan.json", *exits)]
+        return whole[:2] + [f"{base}/events/{name}" for name in names] + whole[2:]
+
+    def _read(self, file: str, settled: bool) -> Iterator[Chunk]:
+        start = self._offsets.get(file, 0)
+        data = self.read(file, start, start + MAX_READ_BYTES)
+        if not settled:
+            data = data[: data.rfind(b"\n", 0, _first_zero(data)) + 1] if file.endswith(".jsonl") else data
+        if data:
+            self._offsets[file] = start + len(data)
+            yield Chunk(file, start, data)
+
+
+def _first_zero(data: bytes) -> int:
+    at = data.find(b"\0")
+    return len(data) if at < 0 else at

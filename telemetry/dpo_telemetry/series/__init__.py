@@ -1,0 +1,1 @@
+"""Columns of numbers by step, attempts and superseded values included."""

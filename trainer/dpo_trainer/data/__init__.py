@@ -1,0 +1,1 @@
+"""Preference pairs: from a file or the hub to token ids."""

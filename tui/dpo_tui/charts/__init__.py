@@ -1,0 +1,1 @@
+"""Line charts in Braille, from numpy columns to terminal cells."""
