@@ -51,7 +51,7 @@ class EmptyCompletions:
                 last_step=seen.last_step,
                 count=seen.count,
                 message=f"log-probs are exactly 0 in {share:.0%} of the rows: no token of those completions"
-                " reaches the loss",
+                " reaches the loss, as when max_length cuts them off behind their prompts",
                 advice="Raise max_length until completions fit behind their prompts, or drop the pairs that do"
                 " not fit; check that the loss mask does not cover the completion.",
             )

@@ -65,6 +65,7 @@ class Table:
         self._wall_s: array[float] = array("d")
         self._columns: dict[str, _Column] = {}
         self._order: tuple[int, Ints, Ints] | None = None
+        self._last_step: int | None = None
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -74,6 +75,7 @@ class Table:
     ) -> None:
         """Add one row."""
         row = len(self._steps)
+        self._last_step = step if self._last_step is None else max(step, self._last_step)
         self._steps.append(step)
         self._attempts.append(attempt)
         self._wall_s.append(wall_s)
@@ -90,7 +92,11 @@ class Table:
 
     def last_step(self) -> int | None:
         """Largest step of any row."""
-        return int(max(self._steps)) if self._steps else None
+        return self._last_step
+
+    def newest_step(self) -> int | None:
+        """Step of the row that was appended last."""
+        return self._steps[-1] if self._steps else None
 
     def effective_rows(self) -> Ints:
         """Indices of the rows people see, by step: for each step the newest attempt that reached it."""

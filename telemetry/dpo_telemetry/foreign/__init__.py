@@ -1,0 +1,1 @@
+"""Logs that other programs wrote, found out by their content."""

@@ -1,0 +1,115 @@
+"""Raw output of a trainer: dict lines among progress bars and anything else.
+
+The Hugging Face Trainer prints a dict a logged step through tqdm, which redraws its bar behind
+it: the bar that follows a dict, else the one before it, says at which step it was logged.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dpo_telemetry.foreign.log import SUMMARY_KEYS, ForeignLog, as_step, numbers
+
+FORMAT = "stdout"
+
+MAX_SEGMENT_BYTES = 1 << 16
+"""No dict line of a trainer comes near it; the rest of a longer line is passed over."""
+
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_DICT = re.compile(r"\{\s*['\"][^{}]{1,20000}\}")
+_LOOKS_LIKE_ROW = re.compile(r"\{\s*['\"](?:eval_)?(?:loss|rewards/|grad_norm|logps/)")
+_BAR = re.compile(r"(?:^|[^:\w])\s*\d{1,3}%\|[^|]{0,400}\|\s*(\d{1,12})/(\d{1,12})\s*\[")
+_NON_FINITE = re.compile(r"(?<![\w'\"])(-?)(nan|inf|NaN|Infinity)(?![\w'\"])")
+_METRIC = re.compile(r"^(?:eval_|train_)?(?:loss$|grad_norm$|learning_rate$|rewards/|logps/|logits/|reward)")
+
+
+def read(path: Path) -> ForeignLog:
+    """The log; it has no rows when the output holds no dict line."""
+    log = ForeignLog(FORMAT)
+    rows = _Rows(log)
+    with path.open("rb") as stream:
+        for segment in _segments(iter(lambda: stream.read(1 << 20), b"")):
+            rows.take(segment)
+    rows.finish()
+    return log
+
+
+def _segments(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Pieces between newlines and carriage returns, ANSI sequences taken out."""
+    rest, skipping = b"", False
+    for block in blocks:
+        pieces = re.split(rb"[\r\n]", rest + block)
+        rest = pieces.pop()
+        if skipping and pieces:
+            pieces[0], skipping = b"", False
+        for piece in pieces:
+            if piece:
+                yield _ANSI.sub("", piece[:MAX_SEGMENT_BYTES].decode("utf-8", "replace"))
+        if len(rest) > MAX_SEGMENT_BYTES:
+            if not skipping:
+                yield _ANSI.sub("", rest[:MAX_SEGMENT_BYTES].decode("utf-8", "replace"))
+            rest, skipping = b"", True
+    if rest and not skipping:
+        yield _ANSI.sub("", rest.decode("utf-8", "replace"))
+
+
+class _Rows:
+    """Joins each dict to the step that its progress bar shows."""
+
+    def __init__(self, log: ForeignLog) -> None:
+        self._log = log
+        self._total: str | None = None
+        self._bar_step: int | None = None
+        self._waiting: dict[str, float] | None = None
+        self._counted = 0
+
+    def take(self, segment: str) -> None:
+        """Look at one piece of the output."""
+        at = 0
+        for match in _DICT.finditer(segment):
+            self._look_for_bar(segment[at : match.start()])
+            at = match.end()
+            metrics = _parse(match[0])
+            if metrics is None:
+                self._log.lines_not_understood += bool(_LOOKS_LIKE_ROW.match(match[0]))
+            elif not any(key in metrics for key in SUMMARY_KEYS) and any(map(_METRIC.match, metrics)):
+                self.finish()
+                self._waiting = metrics
+        if at == 0 and _LOOKS_LIKE_ROW.search(segment):
+            self._log.lines_not_understood += 1
+        self._look_for_bar(segment[at:])
+
+    def finish(self) -> None:
+        """Give the row that waits for a bar the best step there is."""
+        if self._waiting is None:
+            return
+        metrics, self._waiting = self._waiting, None
+        logged = as_step(metrics.pop("step", None))
+        if logged is not None:
+            self._log.step_source = "logged"
+            self._log.add(logged, metrics)
+        elif self._bar_step is not None:
+            self._log.step_source = "progress bar"
+            self._log.add(self._bar_step, metrics)
+        else:
+            self._counted += not any(name.startswith("eval_") for name in metrics)
+            self._log.add(self._counted, metrics)
+
+    def _look_for_bar(self, text: str) -> None:
+        for match in _BAR.finditer(text):
+            self._total = self._total or match[2]
+            if match[2] == self._total:
+                self._bar_step = int(match[1])
+                self.finish()
+
+
+def _parse(text: str) -> dict[str, float] | None:
+    """Metrics of one dict as Python prints it; None when it is no such dict."""
+    try:
+        row = ast.literal_eval(_NON_FINITE.sub(r"'\1\2'", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return numbers(row) if isinstance(row, dict) else None

@@ -1,0 +1,79 @@
+"""The object that `dpo-tui replay --headless --json` prints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from dpo_telemetry.events import SEVERITIES, Number, Severity, to_number
+from dpo_telemetry.foreign.log import StepSource
+from dpo_telemetry.foreign.open import ReplayedLog
+from dpo_telemetry.health.alerts import Finding, HealthAlert
+from dpo_telemetry.series.columns import Series
+
+
+class MetricSummary(msgspec.Struct, frozen=True):
+    """One metric over its effective rows; `min` and `max` are those of the finite values."""
+
+    count: int
+    first: Number
+    last: Number
+    min: Number | None
+    max: Number | None
+    nonfinite: int
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One log, read and diagnosed."""
+
+    source: str
+    format: str
+    rows: int
+    first_step: int | None
+    last_step: int | None
+    step_source: StepSource
+    attempts: int
+    superseded_rows: int
+    lines_not_understood: int
+    metrics: dict[str, MetricSummary]
+    alerts: list[HealthAlert]
+    findings: list[Finding]
+    verdict: Literal["clean", "alerts"]
+
+
+def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
+    """Sum a log up; alerts below `fail_on` do not change the verdict."""
+    tables = (log.series.train, log.series.eval)
+    effective = [table.effective_rows() for table in tables]
+    steps = np.concatenate([table.rows(rows).steps for table, rows in zip(tables, effective, strict=True)])
+    grave = [alert for alert in log.alerts if SEVERITIES.index(alert.severity) >= SEVERITIES.index(fail_on)]
+    return Result(
+        source=log.source,
+        format=log.format,
+        rows=len(steps),
+        first_step=int(steps.min()) if len(steps) else None,
+        last_step=int(steps.max()) if len(steps) else None,
+        step_source=log.step_source,
+        attempts=log.attempts,
+        superseded_rows=sum(len(table.superseded_rows()) for table in tables),
+        lines_not_understood=log.lines_not_understood,
+        metrics={name: summary_of(log.series.effective(name)) for name in log.series.names()},
+        alerts=log.alerts,
+        findings=log.findings,
+        verdict="alerts" if grave else "clean",
+    )
+
+
+def summary_of(series: Series) -> MetricSummary:
+    """Count, first, last, smallest and largest value of one metric."""
+    finite = series.values[np.isfinite(series.values)]
+    return MetricSummary(
+        count=len(series),
+        first=to_number(float(series.values[0])),
+        last=to_number(float(series.values[-1])),
+        min=float(finite.min()) if len(finite) else None,
+        max=float(finite.max()) if len(finite) else None,
+        nonfinite=len(series) - len(finite),
+    )
