@@ -61,7 +61,7 @@ def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
         said = file.get("fsdp_config.fsdp_version") or "none, which is 1,"
         return f"{file.path.name} has fsdp_version {said} but engine.backend is {engine.backend}; make them agree"
     pairs = [
-        Pair("distributed_type", "engine.backend", "FSDP"),
+        Pair("distributed_type", f"the type that engine.backend {engine.backend} takes", "FSDP"),
         Pair("num_processes", "engine.nodes x gpus_per_node", engine.world_size),
         Pair("num_machines", "engine.nodes", engine.nodes),
         Pair(
@@ -69,9 +69,8 @@ def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
             "train.gradient_accumulation_steps",
             profile.train.gradient_accumulation_steps,
         ),
-        Pair("use_cpu", "engine.backend fsdp, which needs GPUs,", False) if version == 1 else None,
     ]
-    return _first([pair for pair in pairs if pair], file) or _accelerate_dtype(profile, file)
+    return _first(pairs, file) or _accelerate_dtype(profile, file)
 
 
 def _first(pairs: list[Pair], file: EngineFile) -> str | None:

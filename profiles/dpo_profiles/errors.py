@@ -1,7 +1,7 @@
 """What this room raises when the user has to mend something.
 
 ProfileError
-└── PlanUnavailable   the profile is fine, but its model's architecture is not known here
+└── PlanUnavailableError   the profile is fine, but its model's architecture is not known here
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ class ProfileError(click.ClickException):
     exit_code = 2
 
 
-class PlanUnavailable(ProfileError):
+class PlanUnavailableError(ProfileError):
     """No plan can be made for this model; the run itself may still start."""

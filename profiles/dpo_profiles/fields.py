@@ -116,10 +116,14 @@ def _describe(kind: inspect.Type) -> tuple[str, str, tuple[str, ...]]:
             choices = tuple(str(value) for value in kind.values)
             return "choice", "one of " + ", ".join(choices), choices
         case inspect.VarTupleType():
-            least = f" of at least {kind.min_length}" if kind.min_length else ""
-            return "list of text", f'a list of text{least}, as in ["a", "b"]', ()
+            least = f", at least {kind.min_length}" if kind.min_length else ""
+            return "list of text", f'a list of names{least}, as in ["a", "b"]', ()
         case inspect.StrType(pattern=str()):
-            return "text", "letters, digits, dots, dashes and underscores, at most 64, no mark in front", ()
+            return (
+                "text",
+                "a letter or digit, then letters, digits, dots, dashes or underscores, at most 64",
+                (),
+            )
         case inspect.StrType():
             return "text", "text that is not empty" if kind.min_length else "text", ()
     raise TypeError(f"the schema uses {kind}, which has no words here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,9 +42,9 @@ def read_layers(source: Source) -> list[Layer]:
         ProfileError: a base is missing or unreadable, a key is unknown, or the chain closes.
     """
     layers: list[Layer] = []
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     while True:
-        real = source.path.resolve()
+        real = os.path.realpath(source.path)
         if real in seen:
             chain = " -> ".join([*seen.values(), source.label])
             raise ProfileError(

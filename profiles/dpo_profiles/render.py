@@ -16,7 +16,7 @@ ALIGNED_CHARACTERS = 60
 def to_toml(profile: Profile, *, comments: bool = True) -> str:
     """TOML that `parse_resolved` reads back into an equal Profile.
 
-    With `comments`, each line ends with the field's unit and meaning.
+    With `comments`, each line ends with the field's meaning and unit.
     """
     blocks = [_block("", profile, comments)]
     blocks += [f"[{name}]\n" + _block(name, getattr(profile, name), comments) for name in sections()]
@@ -35,8 +35,8 @@ def _block(section: str, struct: object, comments: bool) -> str:
 
 
 def comment(field: Field) -> str:
-    """Unit and meaning of a field on one line."""
-    return f"{field.unit}: {field.description}"
+    """Meaning and unit of a field on one line."""
+    return f"{field.description} ({field.unit})"
 
 
 def _value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,9 @@ def storage_dtype_for(profile: Profile) -> str:
 
 
 def _existing(text: str, field: str, source: str) -> Path:
-    path = Path(text)
-    if not path.exists():
+    if not os.path.lexists(text):
         raise ProfileError(f"{source}: engine.{field}: no such file {text}; correct the path")
-    return path
+    return Path(text)
 
 
 def _refuse(problem: str | None, field: str, source: str) -> None:

@@ -8,7 +8,7 @@ Ranges that a single field can express stand here; rules that join two fields st
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,8 +18,8 @@ Backend = Literal["single", "ddp", "deepspeed-zero3", "fsdp", "fsdp2"]
 AlertAction = Literal["ignore", "warn", "stop"]
 
 
-def _meta(unit: str, description: str, **limits: float) -> Meta:
-    return Meta(description=description, extra={"unit": unit}, **limits)  # type: ignore[arg-type]
+def _meta(unit: str, description: str, **limits: Any) -> Meta:
+    return Meta(description=description, extra={"unit": unit}, **limits)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

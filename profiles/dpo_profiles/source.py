@@ -54,18 +54,14 @@ def find_source(name_or_path: str, folder: Path) -> Source:
         return Source(label=name_or_path, path=path)
     if _BARE_NAME.fullmatch(name_or_path) and not name_or_path.endswith(".toml"):
         beside = absolute(f"{name_or_path}.toml", folder)
-        mend = f"did you mean {name_or_path}.toml?" if beside.is_file() else _offer(name_or_path)
+        mend = f"did you mean {name_or_path}.toml?" if os.path.isfile(beside) else _offer(name_or_path)
         raise ProfileError(f"{name_or_path}: no shipped profile has this name; {mend}")
     raise ProfileError(f"{name_or_path}: no such file; {_offer(Path(name_or_path).stem)}")
 
 
 def absolute(text: str, folder: Path) -> Path:
     """A path written in a file of `folder`, with `~` and `..` resolved but symbolic links kept."""
-    try:
-        expanded = os.path.expanduser(text)
-    except RuntimeError:
-        expanded = text
-    return Path(os.path.abspath(folder / expanded))
+    return Path(os.path.abspath(folder / os.path.expanduser(text)))
 
 
 def read_text(path: Path, label: str) -> str:

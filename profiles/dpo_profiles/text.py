@@ -10,7 +10,8 @@ SHOWN_CHARACTERS = 60
 
 def show(value: object) -> str:
     """A value on one line, cut to a length that leaves the message readable."""
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = repr(value) if isinstance(value, str | int | float | list | dict) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -39,7 +40,7 @@ def kind_of(value: object) -> str:
         case int():
             return "a whole number"
         case float():
-            return "a number"
+            return "a number with a fraction"
         case str():
             return "text"
         case list():

@@ -43,9 +43,9 @@ def _refuse_missing(table: dict[str, Any], source_of: Callable[[str], str]) -> N
     for field in all_fields():
         section = table.get(field.section, {}) if field.section else table
         if field.required and field.name not in section:
-            where = f" to [{field.section}]" if field.section else ""
+            where = f"to [{field.section}]" if field.section else "above all sections"
             raise ProfileError(
-                f"{source_of(field.path)}: {field.path}: is missing; add {field.name} = ({field.unit}){where}"
+                f'{source_of(field.path)}: {field.path}: is missing; add {field.name} = "…" ({field.unit}) {where}'
             )
 
 
@@ -64,7 +64,8 @@ def _refuse_odd(field: Field, value: Any, source_of: Callable[[str], str]) -> No
 def _odd(field: Field, value: object) -> str:
     if isinstance(value, str):
         return f"{show(value)} holds a control character; write it on one line"
-    return f"{show(value)} is out of range; give {field.allowed} ({field.unit})"
+    what = "is not finite" if isinstance(value, float) else "needs more than 64 bits"
+    return f"{show(value)} {what}; give {field.allowed} ({field.unit})"
 
 
 def _explain(message: str, table: dict[str, Any], source_of: Callable[[str], str]) -> str:
@@ -73,9 +74,10 @@ def _explain(message: str, table: dict[str, Any], source_of: Callable[[str], str
     if location is None or field is None:
         return f"{source_of('')}: {one_line(message)}; see docs/profiles.md for what is allowed"
     value = table[field.section][field.name] if field.section else table[field.name]
-    if location[2] is not None:
-        value = value[int(location[2])]
-    return f"{source_of(field.path)}: {field.path}: {_problem(field, value, message)}"
+    where = f"{source_of(field.path)}: {field.path}"
+    if location[2] is None:
+        return f"{where}: {_problem(field, value, message)}"
+    return f"{where}: element {int(location[2]) + 1}: {_problem(field, value[int(location[2])], message)}"
 
 
 def _problem(field: Field, value: Any, message: str) -> str:
