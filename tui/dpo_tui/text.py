@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+
 def number(value: float | None, digits: int = 4) -> str:
     """A value with `digits` significant digits: 0.6931, 12.34, 1.2e30, nan."""
     if value is None:
@@ -19,7 +20,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{min(decimals, digits)}f}"
 
 
-def size(count: int | float | None) -> str:
+def size(count: float | None) -> str:
     """Bytes with a binary unit: 512 B, 81.3 MiB, 1.25 GiB."""
     if count is None:
         return "n/a"

@@ -18,6 +18,8 @@ from dpo_tui.text import number
 LABEL_WIDTH = 6
 """Smallest width of the value labels, so that the plots of stacked charts line up."""
 NARROWEST_WITH_LABELS = 24
+MARKER_SPACING = 8
+"""Dot columns that a marker needs on average; denser series are joined."""
 
 
 class Ink(IntEnum):
@@ -45,7 +47,7 @@ class Line:
     """Shape [n]; may hold NaN and infinities."""
     ink: Ink = Ink.TRAIN
     marked: bool = False
-    """Draw single points with a marker while there is room between them."""
+    """Draw single points instead of a line while there is room between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _draw_value_axis(
         return 0
     if bounds is None:
         return LABEL_WIDTH + 1
-    marks = ticks.value_ticks(*bounds, max(2, plot_height // 2))
+    marks = ticks.value_ticks(*bounds, max(2, plot_height // 3))
     labels = ticks.value_labels(marks)
     left = max([LABEL_WIDTH, *map(len, labels)]) + 1
     if left > width // 2:
@@ -198,23 +200,30 @@ def _draw_lines(
 ) -> None:
     height = codes.shape[0]
     bits = np.zeros(codes.shape, dtype=np.uint32)
-    for line, part in zip(lines, columns, strict=True):
+    spaced = [_spaced(line, part) for line, part in zip(lines, columns, strict=True)]
+    for line, part, apart in zip(lines, columns, spaced, strict=True):
+        if apart:
+            continue
         dots = raster.cell_bits(raster.line_dots(part, bounds, height * raster.DOTS_HIGH))
         bits |= dots
         inks[dots > 0] = line.ink
     codes[bits > 0] = glyphs.cells[bits[bits > 0]]
-    for line, part in zip(lines, columns, strict=True):
+    for line, part, apart in zip(lines, columns, spaced, strict=True):
         points = np.flatnonzero(np.isfinite(part.last))
-        if len(points) == 1 or (line.marked and 0 < len(points) <= codes.shape[1] // 4):
+        if apart and len(points):
             rows = raster.rows_of(part.last[points], bounds, height * raster.DOTS_HIGH) // raster.DOTS_HIGH
             at = rows.astype(int), points // raster.DOTS_WIDE
             codes[at] = ord(glyphs.marker)
             inks[at] = line.ink
 
 
-def _draw_marks(
-    codes: NDArray[np.uint32], inks: NDArray[np.uint8], columns: Columns, glyphs: Glyphs
-) -> None:
+def _spaced(line: Line, columns: Columns) -> bool:
+    """Whether to draw single points: a joined line would hide what lies under it, or be a dot."""
+    points = int(columns.filled.sum())
+    return points == 1 or (line.marked and points <= len(columns.filled) // MARKER_SPACING)
+
+
+def _draw_marks(codes: NDArray[np.uint32], inks: NDArray[np.uint8], columns: Columns, glyphs: Glyphs) -> None:
     for flags, row, glyph in (
         (columns.positive_infinity, 0, glyphs.above),
         (columns.negative_infinity, -1, glyphs.below),
@@ -229,9 +238,10 @@ def _draw_title(picture: Picture, title: str, lines: Sequence[Line], glyphs: Gly
     """Title on the left, the last value of each line on the right; names give way first."""
     width = picture.codes.shape[1]
     shown = [line for line in lines if len(line.values)]
-    long = [(line.ink, f"{glyphs.legend} {line.name} {number(float(line.values[-1]))}") for line in shown]
-    short = [(line.ink, number(float(line.values[-1]))) for line in shown]
-    for parts in (long, short, short[:1], []):
+    joined = [line for line in shown if not line.marked] or shown
+    for parts in (
+        _named(shown, glyphs), _named(joined, glyphs), _unnamed(joined), _unnamed(joined[:1]), []
+    ):  # fmt: skip
         used = sum(len(text) + 2 for _, text in parts)
         if used + min(len(title), 8) <= width:
             break
@@ -242,6 +252,20 @@ def _draw_title(picture: Picture, title: str, lines: Sequence[Line], glyphs: Gly
     for ink, part in parts:
         _put(picture, 0, column, part, ink)
         column += len(part) + 2
+
+
+def _named(lines: Sequence[Line], glyphs: Glyphs) -> list[tuple[Ink, str]]:
+    return [
+        (
+            line.ink,
+            f"{glyphs.marker if line.marked else glyphs.legend} {line.name} {number(float(line.values[-1]))}",
+        )
+        for line in lines
+    ]
+
+
+def _unnamed(lines: Sequence[Line]) -> list[tuple[Ink, str]]:
+    return [(line.ink, number(float(line.values[-1]))) for line in lines]
 
 
 def _put(picture: Picture, row: int, column: int, text: str, ink: Ink) -> None:

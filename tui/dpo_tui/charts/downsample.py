@@ -51,7 +51,7 @@ def column_edges(step_range: tuple[int, int], columns: int) -> Ints:
     """
     low, high = step_range
     pitch = (high - low) / max(1, columns - 1)
-    edges = np.ceil(low + (np.arange(columns + 1) - 0.5) * pitch).astype(np.int64)
+    edges: Ints = np.ceil(low + (np.arange(columns + 1) - 0.5) * pitch).astype(np.int64)
     if high <= low:
         edges[:] = low
     edges[-1] = high + 1
@@ -97,7 +97,10 @@ def _reduce_broken(values: Floats, starts: Ints, ends: Ints) -> tuple[Floats, Fl
     low = np.minimum.reduceat(np.where(finite, picked, np.inf), offsets)
     high = np.maximum.reduceat(np.where(finite, picked, -np.inf), offsets)
     flags = np.stack(
-        [np.logical_or.reduceat(mask, offsets) for mask in (np.isnan(picked), picked == np.inf, picked == -np.inf)]
+        [
+            np.logical_or.reduceat(mask, offsets)
+            for mask in (np.isnan(picked), picked == np.inf, picked == -np.inf)
+        ]
     )
     return _finite(low), _finite(high), flags
 

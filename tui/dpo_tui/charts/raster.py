@@ -46,12 +46,13 @@ def cell_bits(dots: Bools) -> NDArray[np.uint32]:
     """Dots of shape [4 h, 2 w] as Braille bits of shape [h, w]."""
     height, width = dots.shape[0] // DOTS_HIGH, dots.shape[1] // DOTS_WIDE
     grouped = dots.reshape(height, DOTS_HIGH, width, DOTS_WIDE)
-    return np.einsum("hdwe,de->hw", grouped, DOT_BITS, dtype=np.uint32, casting="unsafe")
+    bits: NDArray[np.uint32] = np.einsum("hdwe,de->hw", grouped, DOT_BITS, dtype=np.uint32, casting="unsafe")
+    return bits
 
 
 def cells_with(flags: Bools) -> Bools:
     """Whether either dot column of a cell is flagged: shape [2 w] to [w]."""
-    return flags.reshape(-1, DOTS_WIDE).any(axis=1)
+    return flags[0::DOTS_WIDE] | flags[1::DOTS_WIDE]
 
 
 def _bridge(columns: Columns) -> Floats:

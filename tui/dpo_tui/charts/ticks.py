@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 MAX_LABEL_WIDTH = 8
 
@@ -44,7 +45,7 @@ def value_labels(ticks: list[float]) -> list[str]:
     if not ticks:
         return []
     largest = max(abs(tick) for tick in ticks)
-    gap = min((abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)), default=largest)
+    gap = min((abs(b - a) for a, b in pairwise(ticks)), default=largest)
     if largest == 0 or (largest < 1e6 and gap >= 1e-5):
         decimals = max(0, -math.floor(math.log10(gap) + 1e-9)) if gap else 0
         labels = [_fixed(tick, decimals) for tick in ticks]

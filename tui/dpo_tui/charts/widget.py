@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from rich.segment import Segment
@@ -33,13 +35,13 @@ def to_strips(picture: Picture, styles: Sequence[Style]) -> list[Strip]:
         Segment(text[start:end], styles[ink])
         for start, end, ink in zip(starts, starts[1:], inks, strict=False)
     ]
-    return [Strip(segments[first:last], width) for first, last in zip(rows, rows[1:], strict=False)]
+    return [Strip(segments[first:last], width) for first, last in pairwise(rows)]
 
 
 class LineChart(Widget):
     """Lines over steps with a title; redraws when it is given new lines or another size."""
 
-    COMPONENT_CLASSES = set(_COMPONENTS.values())
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(_COMPONENTS.values())
 
     DEFAULT_CSS = """
     LineChart {
