@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from dpo_telemetry import events
 from dpo_telemetry.events import AnyEvent
 
@@ -14,7 +12,11 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class LineReader:
-    """Assembles one event file; counts what it cannot read and goes on after it."""
+    """Assembles one event file; counts what it cannot read and goes on after it.
+
+    What it gives does not depend on how the bytes are cut into chunks, and it holds at most one
+    line of `MAX_LINE_BYTES`.
+    """
 
     def __init__(self) -> None:
         self.offset = 0
@@ -22,40 +24,56 @@ class LineReader:
         self.damaged = 0
         """Lines that are no events: torn, zeroed or broken."""
         self.unknown = 0
-        """Lines of a kind that this version does not know."""
-        self._tail = b""
+        """Lines that this version cannot know: a new kind, or a newer form."""
+        self._line = bytearray()
+        self._zeroed = False
+        self._too_long = False
 
     def feed(self, data: bytes) -> Iterator[AnyEvent]:
         """Events of the lines that `data` completes."""
         self.offset += len(data)
-        lines = (self._tail + data).split(b"\n")
-        self._tail = lines.pop()
-        if len(self._tail) > MAX_LINE_BYTES:
-            self._tail = b""
-            self.damaged += 1
-        for line in lines:
-            event = self._decode(line)
-            if event is not None:
+        first, *more = data.split(b"\n")
+        self._extend(first)
+        if not more:
+            return
+        last = more.pop()
+        if event := self._complete():
+            yield event
+        for line in more:
+            self._extend(line)
+            if event := self._complete():
                 yield event
+        self._extend(last)
 
     @property
     def unfinished(self) -> bool:
         """Whether bytes without a newline are left: damage once the writer is gone."""
-        return bool(self._tail)
+        return bool(self._line) or self._zeroed or self._too_long
 
-    def _decode(self, line: bytes) -> AnyEvent | None:
+    def _extend(self, part: bytes) -> None:
         # A torn line is followed by zeros or by nothing; what stands behind zeros is a new line.
-        _, zeros, rest = line.rpartition(b"\0")
-        if zeros:
-            self.damaged += 1
-            line = rest
-        if not line.strip():
+        if b"\0" in part:
+            part = part[part.rindex(b"\0") + 1 :]
+            self._line.clear()
+            self._zeroed, self._too_long = True, False
+        if self._too_long:
+            return
+        self._line += part
+        if len(self._line) > MAX_LINE_BYTES:
+            self._line.clear()
+            self._too_long = True
+
+    def _complete(self) -> AnyEvent | None:
+        line = bytes(self._line)
+        self.damaged += self._zeroed + self._too_long
+        self._line.clear()
+        self._zeroed = self._too_long = False
+        if not line or line.isspace():
             return None
         try:
             event = events.decode(line)
-        except (msgspec.MsgspecError, RecursionError):
+        except events.NOT_READABLE:
             self.damaged += 1
             return None
-        if event is None:
-            self.unknown += 1
+        self.unknown += event is None
         return event

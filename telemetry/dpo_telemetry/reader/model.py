@@ -28,8 +28,9 @@ T = TypeVar("T")
 RECENT_STEPS = 20
 """Steps over which step time and throughput are taken."""
 
-_EVENTS = re.compile(r"^attempts/(\d{3,})/events/([A-Za-z0-9._-]+)\.jsonl$")
-_WHOLE = re.compile(r"^attempts/(\d{3,})/(profile\.toml|plan\.json|exit-[A-Za-z0-9.-]+\.json)$")
+_EVENTS = re.compile(r"^attempts/(\d{3,9})/events/([A-Za-z0-9._-]+)\.jsonl$")
+_WHOLE = re.compile(r"^attempts/(\d{3,9})/(profile\.toml|plan\.json|exit-[A-Za-z0-9.-]+\.json)$")
+_RANK_FILE = re.compile(r"/rank-(\d{1,9})\.jsonl$")
 
 
 @dataclass
@@ -60,6 +61,14 @@ class ProcessView:
     """Wall clock of its newest step."""
     exit: events.Exit | None = None
 
+    @property
+    def rank(self) -> int | None:
+        """Rank of a training process, by its file while its start is not known; None for others."""
+        if self.start is not None:
+            return self.start.rank
+        name = _RANK_FILE.search(self.file)
+        return int(name[1]) if name else None
+
 
 class RunModel:
     """Everything that a screen, a summary or a diagnosis needs. Not thread safe."""
@@ -86,8 +95,10 @@ class RunModel:
         self._whole: dict[str, bytes] = {}
         self._open_phases: list[events.Phase] = []
         self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
-        self._judged: dict[int, int] = {}
-        self._judged_attempt = 0
+        self._last_steps: dict[int, int] = {}
+        self._context = Context()
+        self._judged = [0, 0]
+        self._judged_order: tuple[int, ...] = (0, 0, 0)
 
     def apply(self, chunks: Iterable[Chunk]) -> None:
         """Take what a source handed out.
@@ -124,8 +135,11 @@ class RunModel:
 
     @property
     def last_step(self) -> int:
-        """Largest step that was logged; 0 before the first."""
-        return self.series.train.last_step() or 0
+        """Largest step of the newest attempt, or that which it resumed from; 0 before the first."""
+        attempt = self.attempt
+        if attempt is None or attempt.start is None:
+            return self.series.train.last_step() or 0
+        return max(attempt.start.resumed_from_step or 0, self._last_steps.get(attempt.number, 0))
 
     @property
     def max_steps(self) -> int | None:
@@ -135,7 +149,8 @@ class RunModel:
             return None
         if attempt.start is not None and attempt.start.max_steps is not None:
             return attempt.start.max_steps
-        value = attempt.profile.get("train", {}).get("max_steps")
+        train = attempt.profile.get("train")
+        value = train.get("max_steps") if isinstance(train, dict) else None
         return value if isinstance(value, int) else None
 
     @property
@@ -203,30 +218,34 @@ class RunModel:
         elif name == "plan.json":
             attempt.plan = self._decode_whole(chunk, dict[str, Any]) or attempt.plan
         elif exit_ := self._decode_whole(chunk, HostExit):
-            attempt.host_exits.append(exit_)
+            others = [other for other in attempt.host_exits if other.host != exit_.host]
+            attempt.host_exits = [*others, exit_]
 
     def _gather(self, chunk: Chunk) -> bytes:
-        data = self._whole.get(chunk.file, b"")[: chunk.offset] + chunk.data
+        known = self._whole.get(chunk.file, b"")
+        if chunk.offset > len(known):
+            raise ValueError(f"{chunk.file}: stands at {len(known)}, chunk starts at {chunk.offset}")
+        data = known[: chunk.offset] + chunk.data
         self._whole[chunk.file] = data
         return data
 
     def _decode_whole(self, chunk: Chunk, kind: type[T]) -> T | None:
         try:
             return msgspec.json.decode(self._gather(chunk), type=kind)
-        except msgspec.MsgspecError:
+        except events.NOT_READABLE:
             return None
 
     def _decode_toml(self, chunk: Chunk) -> dict[str, Any]:
         try:
             return tomllib.loads(self._gather(chunk).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             return {}
 
     def _apply_event(self, event: AnyEvent, process: ProcessView) -> None:
         match event:
             case events.Step():
                 process.last_step_s = event.t
-                self._apply_step(event, process.attempt)
+                self._apply_step(event, process)
             case events.Eval():
                 self._append(self.series.eval, event, process.attempt)
             case events.Start():
@@ -236,18 +255,12 @@ class RunModel:
                     self._open_phases.clear()
             case events.Exit():
                 process.exit = event
-                if (
-                    event.role == "rank"
-                    and event.rank == 0
-                    and process.start
-                    and process.start.role == "rank"
-                ):
+                if event.role == "rank" and event.rank == 0 and process.rank == 0:
                     self._attempt(process.attempt).exit = event
             case events.Phase():
                 self._apply_phase(event, process)
             case events.Memory():
-                rank = process.start.rank if process.start else None
-                self.memory[rank or 0] = event
+                self.memory[process.rank or 0] = event
             case events.Gpu():
                 self.gpus[event.host, event.index] = event
             case events.Host():
@@ -270,13 +283,17 @@ class RunModel:
             case events.Answer():
                 self.answers.append(event)
 
-    def _apply_step(self, event: events.Step, attempt: int) -> None:
+    def _apply_step(self, event: events.Step, process: ProcessView) -> None:
+        """Rank 0 tells the step; what the other ranks add must not pass for a row of its own."""
+        if process.rank:
+            return
+        self._last_steps[process.attempt] = max(event.step, self._last_steps.get(process.attempt, 0))
         if event.metrics:
-            self._append(self.series.train, event, attempt)
+            self._append(self.series.train, event, process.attempt)
         self._recent.append(event)
 
     def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
-        if process.start is not None and process.start.rank not in (0, None):
+        if process.rank:
             return
         outer = [phase for phase in self._open_phases if phase.name != event.name]
         self._open_phases = outer if event.state == "end" else [*outer, event]
@@ -292,18 +309,18 @@ class RunModel:
         table.append(event.step, metrics, attempt=attempt, wall_s=event.t)
 
     def _judge(self) -> None:
-        """Let the health rules see the new rows; after a resume they start over on what is effective."""
-        newest = max(self.attempts, default=0)
+        """Let the health rules see the new rows; where rows were superseded they start over."""
         tables = (self.series.train, self.series.eval)
-        if newest != self._judged_attempt:
-            self._judged_attempt = newest
-            self.diagnosis = Diagnosis(Context.of_profile(self.attempts[newest].profile))
-            self._judged = {id(table): len(table) for table in tables}
-            for table in tables:
+        newest = max(self.attempts, default=0)
+        context = Context.of_profile(self.attempts[newest].profile) if newest else Context()
+        order = (newest, *(table.out_of_order() for table in tables))
+        start_over = order != self._judged_order or context != self._context
+        if start_over:
+            self._judged_order, self._context = order, context
+            self.diagnosis = Diagnosis(context)
+        for at, table in enumerate(tables):
+            if start_over:
                 self.diagnosis.feed(table.rows(table.effective_rows()))
-            return
-        for table in tables:
-            start = self._judged.get(id(table), 0)
-            if start < len(table):
-                self.diagnosis.feed(table.tail(start))
-                self._judged[id(table)] = len(table)
+            elif self._judged[at] < len(table):
+                self.diagnosis.feed(table.tail(self._judged[at]))
+            self._judged[at] = len(table)

@@ -99,12 +99,18 @@ class DirectorySource:
         """Nothing is held between polls."""
 
     def _grown(self) -> Iterator[Chunk]:
+        """What grew; a later attempt waits until all of an earlier one was read."""
         yield from self._read(self.run.run_file.name, settled=True)
         attempts = self.run.attempts()
         for attempt in attempts:
             settled = attempt is not attempts[-1] or attempt.ended()
+            behind = False
             for file in self._files(attempt):
-                yield from self._read(file, settled)
+                for chunk in self._read(file, settled):
+                    behind |= len(chunk.data) == MAX_READ_BYTES
+                    yield chunk
+            if behind and settled:
+                return
 
     def _files(self, attempt: Attempt) -> list[str]:
         base = attempt.path.relative_to(self.run.path).as_posix()
@@ -119,13 +125,16 @@ class DirectorySource:
     def _read(self, file: str, settled: bool) -> Iterator[Chunk]:
         start = self._offsets.get(file, 0)
         data = self.read(file, start, start + MAX_READ_BYTES)
-        if not settled:
-            data = data[: data.rfind(b"\n", 0, _first_zero(data)) + 1] if file.endswith(".jsonl") else data
+        if not settled and file.endswith(".jsonl"):
+            data = _arrived(data)
         if data:
             self._offsets[file] = start + len(data)
             yield Chunk(file, start, data)
 
 
-def _first_zero(data: bytes) -> int:
-    at = data.find(b"\0")
-    return len(data) if at < 0 else at
+def _arrived(data: bytes) -> bytes:
+    """The whole lines before the first zero byte; a chunk that no line fits into is taken as it is."""
+    zero = data.find(b"\0")
+    if zero < 0 and len(data) == MAX_READ_BYTES and b"\n" not in data:
+        return data
+    return data[: data.rfind(b"\n", 0, zero if zero >= 0 else len(data)) + 1]

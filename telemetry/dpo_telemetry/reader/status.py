@@ -74,6 +74,8 @@ def _ended(attempt: AttemptView) -> Status | None:
         worst = max(attempt.host_exits, key=lambda exit_: (exit_.signal != "", exit_.code or 0))
         if worst.code == 0 and not worst.signal:
             return Status("finished", worst.reason)
+        if worst.reason.startswith("stopped"):
+            return Status("stopped", worst.reason)
         own = attempt.exit.reason if attempt.exit is not None else ""
         return Status("failed", own or worst.reason or worst.signal)
     if attempt.exit is not None:

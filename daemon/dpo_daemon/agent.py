@@ -1,0 +1,188 @@
+"""The agent: `python -m dpo_daemon.agent RUN_DIR ATTEMPT`, the parent of the job on one node.
+
+It starts the job, samples the host, and records how the job ended. It has no sockets, so
+nothing that happens to a keeper or a client reaches it or the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from dpo_daemon import exits, launch, processes
+from dpo_daemon.errors import DaemonError
+from dpo_daemon.launch import Launcher
+from dpo_daemon.sample import Sampler
+from dpo_profiles.load import parse_resolved
+from dpo_telemetry import cli, events, identity
+from dpo_telemetry.rundir import live
+from dpo_telemetry.rundir.create import write_atomically
+from dpo_telemetry.rundir.exits import HostExit
+from dpo_telemetry.rundir.layout import Attempt, RunDirectory
+from dpo_telemetry.writer import EventWriter
+
+log = logging.getLogger(__name__)
+
+SAMPLE_INTERVAL_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
+ORPHAN_GRACE_S = 5.0
+"""Time that processes which the job left behind have between SIGTERM and SIGKILL."""
+
+
+class Agent:
+    """One attempt on this host, from the start of the job to its last process."""
+
+    def __init__(self, run: RunDirectory, attempt: Attempt, launcher: Launcher) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._launcher = launcher
+        self._host = identity.host_name()
+        self._terminations = 0
+        self._writer = EventWriter(attempt.event_file(f"agent-{self._host}"))
+        self._sampler = Sampler(self._host, run.path)
+
+    def work(self) -> HostExit:
+        """Run the job to its end, and write down how it ended."""
+        wakeups = _signals_as_bytes()
+        processes.adopt_orphans()
+        self._begin()
+        oom_kills = exits.oom_kills()
+        try:
+            job = self._start()
+        except OSError as error:
+            return self._finish(self._unstartable(error))
+        returncode = self._watch(job, wakeups)
+        processes.end(processes.descendants(), ORPHAN_GRACE_S)
+        return self._finish(
+            exits.describe(
+                self._host,
+                returncode,
+                killed_by_us=self._terminations > 1
+                or (self._terminations == 1 and returncode == -signal.SIGTERM),
+                oom_killed=exits.oom_kills() > oom_kills,
+                rank_says=exits.reason_of_rank(self._attempt.event_file("rank-00000")),
+                log_tail=exits.tail(self._attempt.log_file(0)),
+            )
+        )
+
+    def _begin(self) -> None:
+        this = identity.current()
+        live.register(self._run, this)
+        self._writer.put(
+            events.Start(
+                **events.stamp(),
+                role="agent",
+                host=self._host,
+                pid=this.pid,
+                boot_id=this.boot_id,
+                process_started=this.started,
+                attempt=self._attempt.number,
+            )
+        )
+        self._writer.set_heartbeat(HEARTBEAT_INTERVAL_S, lambda: events.Heartbeat(**events.stamp()))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        log = os.open(self._attempt.log_file(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return launch.start(self._launcher, log)
+        finally:
+            os.close(log)
+
+    def _unstartable(self, error: OSError) -> HostExit:
+        program = self._launcher.command()[0]
+        reason = f"{program}: the job cannot be started: {error.strerror}"
+        return HostExit(host=self._host, code=cli.EXIT_USAGE, reason=reason, ended=time.time())
+
+    def _watch(self, job: subprocess.Popen[bytes], wakeups: int) -> int:
+        """Sample until the job ends; returns its code as `subprocess` gives it."""
+        due = time.monotonic()
+        while job.poll() is None:
+            if time.monotonic() >= due:
+                due = time.monotonic() + SAMPLE_INTERVAL_S
+                self._sample()
+            if select.select([wakeups], [], [], max(0.0, due - time.monotonic()))[0]:
+                for number in os.read(wakeups, 512):
+                    if number in (signal.SIGTERM, signal.SIGINT):
+                        self._terminate(job)
+        return job.returncode
+
+    def _sample(self) -> None:
+        try:
+            for event in self._sampler.sample():
+                self._writer.put(event)
+        except Exception:
+            # A look that fails is a sample less; leaving the job without its parent would be worse.
+            log.exception("sample")
+
+    def _terminate(self, job: subprocess.Popen[bytes]) -> None:
+        """The first time ask the job to stop, which it does after its step; the second time end it."""
+        self._terminations += 1
+        if self._terminations == 1:
+            job.send_signal(signal.SIGTERM)
+            return
+        processes.kill(processes.descendants())
+
+    def _finish(self, ended: HostExit) -> HostExit:
+        """The exit file comes last: whoever sees it sees everything."""
+        self._sampler.close()
+        self._writer.put(
+            events.Exit(
+                **events.stamp(),
+                role="rank",
+                rank=0,
+                code=ended.code,
+                signal=ended.signal,
+                reason=ended.reason,
+            )
+        )
+        self._writer.put(events.Exit(**events.stamp(), role="agent", code=cli.EXIT_FINE))
+        self._writer.close()
+        write_atomically(self._attempt.exit_file(self._host), msgspec.json.encode(ended))
+        live.unregister(self._run)
+        return ended
+
+
+def _signals_as_bytes() -> int:
+    """A descriptor that becomes readable when a signal arrives, one byte each."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("attempt_number", metavar="ATTEMPT", type=click.IntRange(min=1))
+@click.option("--detach", is_flag=True, help="Go on in a session of its own; say `ready` when it has begun.")
+def main(run_dir: Path, attempt_number: int, detach: bool) -> None:
+    """Start the job of one attempt on this host, watch it, and record how it ends."""
+    run = RunDirectory(run_dir.absolute())
+    run.info()
+    attempt = run.attempt(attempt_number)
+    if not attempt.profile_file.exists():
+        raise DaemonError(
+            f"{attempt.path}: there is no such attempt; `dpo-daemon status {run.path}` shows them"
+        )
+    profile = parse_resolved(attempt.profile_file.read_text(), str(attempt.profile_file))
+    launcher = launch.launcher_for(profile, run, attempt)
+    if detach:
+        processes.detach()
+    agent = Agent(run, attempt, launcher)
+    if detach:
+        processes.say_ready(attempt.logs_dir / f"agent-{identity.host_name()}.log")
+    agent.work()
+
+
+if __name__ == "__main__":
+    cli.run(main, "dpo-daemon agent")

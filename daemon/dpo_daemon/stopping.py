@@ -1,0 +1,72 @@
+"""Ending a run: after the step that it is in, or now."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import signal
+import time
+
+from dpo_daemon.errors import DaemonError
+from dpo_daemon.summary import agent_of, ranks_of, read_model
+from dpo_telemetry import identity
+from dpo_telemetry.identity import ProcessIdentity
+from dpo_telemetry.rundir import control
+from dpo_telemetry.rundir.layout import Attempt, RunDirectory
+
+POLL_INTERVAL_S = 0.1
+SIGNAL_INTERVAL_S = 0.5
+"""Between two SIGTERMs: of two that come at once, the kernel delivers one."""
+
+
+def ask_to_stop(run: RunDirectory, attempt: Attempt) -> None:
+    """Ask the ranks to save and end after their step, wherever they run.
+
+    Raises:
+        DaemonError: the request cannot be written.
+    """
+    try:
+        control.submit(run, "stop", issuer=f"dpo-daemon stop ({getpass.getuser()})", attempt=attempt.number)
+    except OSError as error:
+        raise DaemonError(f"{run.control_dir}: the request cannot be written: {error.strerror}") from None
+
+
+def end_now(run: RunDirectory, attempt: Attempt, timeout_s: float) -> bool:
+    """End the job on this host without saving; False when it has not ended in time.
+
+    Raises:
+        DaemonError: it runs on another host.
+    """
+    model = read_model(run)
+    agent = agent_of(model)
+    host = model.run.host if model.run else ""
+    if agent is None or (agent.boot_id != identity.boot_id()):
+        raise DaemonError(
+            f"{run.path}: nothing of it runs on this host; run `dpo-daemon stop --now` on {host}"
+        )
+    deadline = time.monotonic() + timeout_s
+    while not attempt.ended() and time.monotonic() < deadline:
+        if agent.alive():
+            _signal(agent, signal.SIGTERM)
+        else:
+            for rank in ranks_of(model, attempt.number):
+                _signal(rank, signal.SIGKILL)
+        wait_for_end(attempt, SIGNAL_INTERVAL_S)
+    return attempt.ended()
+
+
+def wait_for_end(attempt: Attempt, timeout_s: float) -> bool:
+    """Whether the attempt ends within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not attempt.ended():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_INTERVAL_S)
+    return True
+
+
+def _signal(process: ProcessIdentity, number: signal.Signals) -> None:
+    if process.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)

@@ -1,0 +1,163 @@
+"""Runs and plans as tables, coloured on a terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpo_daemon.summary import Summary
+from dpo_daemon.words import ago, duration, size
+from dpo_profiles.plan.report import Plan, RankPlan
+from dpo_telemetry import events
+from dpo_telemetry.reader.model import RunModel
+from dpo_telemetry.reader.status import State
+from dpo_telemetry.rundir.layout import RunDirectory
+from dpo_telemetry.text import printable
+
+BAR_CELLS = 60
+CLOSING_METRICS = ("loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/margins",
+                   "eval_rewards/accuracies")  # fmt: skip
+_STATE_STYLE: dict[State, str] = {"finished": "green", "failed": "red", "hung": "red", "silent": "red"}
+_BAR_STYLES = ("blue", "cyan", "green", "yellow", "magenta")
+
+
+def print_runs(summaries: Iterable[Summary]) -> None:
+    """One line a run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("run", "state", "step", "left", "alerts", "updated"):
+        table.add_column(title, overflow="fold" if title == "run" else "ellipsis")
+    for summary in summaries:
+        table.add_row(
+            Text(printable(summary.name)),
+            _state(summary),
+            _steps(summary),
+            duration(summary.eta_s) if summary.eta_s is not None else "",
+            _alerts(summary),
+            ago(summary.updated),
+        )
+    Console().print(table)
+
+
+def print_status(run: RunDirectory, model: RunModel, summary: Summary, keeper_alive: bool) -> None:
+    """All that fits on a screen without a chart."""
+    table = _facts()
+    table.add_row("run", Text(f"{summary.name}  ({run.path})"))
+    table.add_row("state", _state_and_reason(summary))
+    table.add_row("attempt", str(summary.attempt or "none"))
+    table.add_row("step", _steps(summary))
+    if summary.eta_s is not None:
+        table.add_row("time left", duration(summary.eta_s))
+    for name, value in summary.metrics.items():
+        table.add_row(printable(name), _number(value))
+    if model.checkpoints:
+        newest = model.checkpoints[-1]
+        table.add_row("newest save", Text(f"step {newest.step}  {printable(newest.path)}"))
+    if not summary.ended:
+        absent = f"gone; `dpo-daemon keep {summary.name}` serves the run again"
+        table.add_row("keeper", "alive" if keeper_alive else absent)
+    console = Console()
+    console.print(table)
+    _print_alerts(console, model)
+
+
+def print_closing(run: RunDirectory, model: RunModel, summary: Summary, took_s: float) -> None:
+    """What is left of a run that was followed to its end."""
+    table = _facts()
+    table.add_row("run", Text(summary.name))
+    table.add_row("state", _state_and_reason(summary))
+    table.add_row("step", _steps(summary))
+    table.add_row("took", duration(took_s))
+    for name in CLOSING_METRICS:
+        if name in summary.metrics:
+            table.add_row(name, _number(summary.metrics[name]))
+    final = [checkpoint for checkpoint in model.checkpoints if checkpoint.final]
+    if final:
+        table.add_row("adapter", Text(str(run.path / final[-1].path)))
+    table.add_row("see it again", Text(f"dpo-tui replay {run.path}"))
+    console = Console()
+    console.rule()
+    console.print(table)
+    _print_alerts(console, model)
+
+
+def print_plan(plan: Plan) -> None:
+    """Components of one GPU as a table and a bar, and what the card makes of it."""
+    console = Console()
+    parameters = f"{plan.model.parameters:,} parameters, {plan.model.trainable_parameters:,} trainable"
+    console.print(Text(f"{plan.profile}: {plan.model.name}: {parameters}"), soft_wrap=True)
+    if not plan.per_gpu:
+        return
+    rank = plan.per_gpu[0]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"each of {plan.world_size} GPUs" if plan.world_size > 1 else "on the one device")
+    table.add_column("largest use", justify="right")
+    for index, (name, count) in enumerate(rank.components.items()):
+        table.add_row(Text("■ ", _BAR_STYLES[index % len(_BAR_STYLES)]) + Text(name), size(count))
+    table.add_row("resident", size(rank.resident_bytes), style="bold")
+    table.add_row("as NVML will show", f"{size(rank.nvml_bytes.low)} to {size(rank.nvml_bytes.high)}")
+    if plan.gpu.capacity_bytes:
+        table.add_row(Text(plan.gpu.name or "capacity"), size(plan.gpu.capacity_bytes))
+    console.print(table)
+    console.print(_bar(rank, plan.gpu.capacity_bytes))
+    console.print(Text(f"host memory {size(plan.host_ram_bytes)}, disk {size(plan.disk_bytes)}"))
+    verdict = "fits" if plan.fits else "does not fit"
+    if plan.gpu.capacity_bytes:
+        console.print(Text(verdict, "green" if plan.fits else "bold red"))
+    for line in plan.advice:
+        console.print(Text(f"- {line}"), soft_wrap=True)
+
+
+def _bar(rank: RankPlan, capacity_bytes: int) -> Text:
+    """Components side by side; the whole width is the card, or where it is unknown the plan."""
+    whole = max(capacity_bytes, rank.resident_bytes, 1)
+    bar, used = Text("▕"), 0
+    for index, count in enumerate(rank.components.values()):
+        begin, used = used, used + count
+        cells = round(used / whole * BAR_CELLS) - round(begin / whole * BAR_CELLS)
+        bar.append("█" * cells, _BAR_STYLES[index % len(_BAR_STYLES)])
+    return bar.append("·" * (BAR_CELLS + 1 - len(bar)) + "▏")
+
+
+def _facts() -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _state(summary: Summary) -> Text:
+    return Text(summary.state, _STATE_STYLE.get(summary.state, ""))
+
+
+def _state_and_reason(summary: Summary) -> Text:
+    if summary.reason in ("", summary.state):
+        return _state(summary)
+    if summary.reason.startswith(summary.state):
+        return Text(printable(summary.reason), _STATE_STYLE.get(summary.state, ""))
+    return _state(summary) + Text(f": {printable(summary.reason)}")
+
+
+def _steps(summary: Summary) -> str:
+    return f"{summary.step} of {summary.max_steps}" if summary.max_steps else str(summary.step)
+
+
+def _alerts(summary: Summary) -> str:
+    shown = [f"{count} {severity}" for severity, count in reversed(summary.alerts.items()) if count]
+    return ", ".join(shown)
+
+
+def _number(value: events.Number) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _print_alerts(console: Console, model: RunModel) -> None:
+    for alert in model.alerts:
+        style = "bold red" if alert.severity == "critical" else "yellow"
+        console.print(
+            Text(f"{alert.severity} {alert.code}: ", style) + Text(printable(alert.message)), soft_wrap=True
+        )
+        if alert.advice:
+            console.print(Text(f"  {printable(alert.advice)}"), soft_wrap=True)
