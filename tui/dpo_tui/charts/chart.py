@@ -139,7 +139,7 @@ def _draw_value_axis(
         return 0
     if bounds is None:
         return LABEL_WIDTH + 1
-    marks = ticks.value_ticks(*bounds, max(2, plot_height // 3))
+    marks = ticks.value_ticks(*bounds, max(2, plot_height * 2 // 5))
     labels = ticks.value_labels(marks)
     left = max([LABEL_WIDTH, *map(len, labels)]) + 1
     if left > width // 2:
@@ -199,7 +199,7 @@ def _draw_lines(
     glyphs: Glyphs,
 ) -> None:
     height = codes.shape[0]
-    bits = np.zeros(codes.shape, dtype=np.uint32)
+    bits = np.zeros(codes.shape, dtype=np.uint8)
     spaced = [_spaced(line, part) for line, part in zip(lines, columns, strict=True)]
     for line, part, apart in zip(lines, columns, spaced, strict=True):
         if apart:

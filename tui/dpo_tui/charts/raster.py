@@ -42,11 +42,13 @@ def line_dots(columns: Columns, bounds: tuple[float, float], dot_rows: int) -> B
     return np.asarray((rows >= top) & (rows <= bottom))
 
 
-def cell_bits(dots: Bools) -> NDArray[np.uint32]:
+def cell_bits(dots: Bools) -> NDArray[np.uint8]:
     """Dots of shape [4 h, 2 w] as Braille bits of shape [h, w]."""
-    height, width = dots.shape[0] // DOTS_HIGH, dots.shape[1] // DOTS_WIDE
-    grouped = dots.reshape(height, DOTS_HIGH, width, DOTS_WIDE)
-    bits: NDArray[np.uint32] = np.einsum("hdwe,de->hw", grouped, DOT_BITS, dtype=np.uint32, casting="unsafe")
+    packed = dots.view(np.uint8)
+    bits = np.zeros((dots.shape[0] // DOTS_HIGH, dots.shape[1] // DOTS_WIDE), dtype=np.uint8)
+    for row in range(DOTS_HIGH):
+        for column in range(DOTS_WIDE):
+            bits |= packed[row::DOTS_HIGH, column::DOTS_WIDE] * DOT_BITS[row, column]
     return bits
 
 

@@ -59,9 +59,9 @@ def value_labels(ticks: list[float]) -> list[str]:
 
 
 def step_label(step: int) -> str:
-    """A step in at most six cells: 950, 1.5k, 120k, 2M."""
+    """A step, shortened only where nothing is lost: 950, 1.5k, 12345, 120k, 2M."""
     for size, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
-        if abs(step) >= size and (step * 100 % size == 0 or abs(step) >= 10_000):
+        if abs(step) >= size and step * 100 % size == 0:
             return f"{step / size:.2f}".rstrip("0").rstrip(".") + unit
     return str(step)
 

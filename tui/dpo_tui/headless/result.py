@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -59,15 +60,20 @@ def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
         attempts=log.attempts,
         superseded_rows=sum(len(table.superseded_rows()) for table in tables),
         lines_not_understood=log.lines_not_understood,
-        metrics={name: summary_of(log.series.effective(name)) for name in log.series.names()},
+        metrics={name: summary_of(series) for name, series in effective_series(log) if len(series)},
         alerts=log.alerts,
         findings=log.findings,
         verdict="alerts" if grave else "clean",
     )
 
 
+def effective_series(log: ReplayedLog) -> Iterator[tuple[str, Series]]:
+    """Every metric's effective series; one that only superseded rows logged is empty."""
+    return ((name, log.series.effective(name)) for name in log.series.names())
+
+
 def summary_of(series: Series) -> MetricSummary:
-    """Count, first, last, smallest and largest value of one metric."""
+    """Count, first, last, smallest and largest value of one metric that has values."""
     finite = series.values[np.isfinite(series.values)]
     return MetricSummary(
         count=len(series),

@@ -1,0 +1,1 @@
+"""Panels of the screens: what they say is made by pure functions from a snapshot."""
