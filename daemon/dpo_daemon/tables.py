@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dpo_daemon.summary import Summary
-from dpo_daemon.words import ago, duration, size
 from dpo_profiles.plan.report import Plan, RankPlan
 from dpo_telemetry import events
+from dpo_telemetry.figures import ago, duration, size
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.status import State
 from dpo_telemetry.rundir.layout import RunDirectory

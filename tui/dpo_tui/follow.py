@@ -11,6 +11,7 @@ import click
 
 from dpo_telemetry import events
 from dpo_telemetry.events import AnyEvent
+from dpo_telemetry.figures import duration, number, size, step_time
 from dpo_telemetry.reader.lines import LineReader
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Chunk, Source
@@ -18,7 +19,6 @@ from dpo_telemetry.reader.status import Status, status_of
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.text import printable
 from dpo_tui.receiver import Clock
-from dpo_tui.text import duration, number, size, step_time
 
 POLL_EVERY_S = 0.25
 PROGRESS_EVERY_S = 10.0

@@ -10,10 +10,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from dpo_telemetry.figures import number
 from dpo_tui.charts import raster, ticks
 from dpo_tui.charts.downsample import Columns, Floats, Ints, downsample
 from dpo_tui.charts.glyphs import UNICODE, Glyphs
-from dpo_tui.text import number
 
 LABEL_WIDTH = 6
 """Smallest width of the value labels, so that the plots of stacked charts line up."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textual.content import Content
 
+from dpo_telemetry.figures import number
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
-from dpo_tui.text import number
 
 
 def figures(snapshot: Snapshot, width: int, height: int, signs: Signs) -> list[Content]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from textual.content import Content
 
+from dpo_telemetry.figures import duration, number, step_time
 from dpo_telemetry.reader.status import State
 from dpo_telemetry.text import printable
 from dpo_tui.panels.panel import spread
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
-from dpo_tui.text import duration, number, step_time
 
 STATE_STYLES: dict[State, str] = {
     "training": "$success",

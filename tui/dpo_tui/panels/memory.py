@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from textual.content import Content
 
 from dpo_telemetry import components
+from dpo_telemetry.figures import size
 from dpo_tui.panels.panel import heading
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import MemoryRow, Snapshot
-from dpo_tui.text import size
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "weights": (components.POLICY_WEIGHTS, components.REFERENCE_WEIGHTS),

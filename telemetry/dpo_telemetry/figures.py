@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -51,3 +52,8 @@ def step_time(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return "n/a"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{number(seconds, 3)} s"
+
+
+def ago(wall_s: float) -> str:
+    """How long ago a wall clock time was."""
+    return f"{duration(time.time() - wall_s)} ago"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dpo_tui.text import duration, number, size, step_time
+from dpo_telemetry.figures import duration, number, size, step_time
 
 
 def test_numbers_keep_four_digits_and_never_lie_about_being_finite() -> None:
