@@ -56,12 +56,15 @@ class Keeper:
         self._attempt = run.attempts()[-1]
         self._linger_s = linger_s
         self._identity = identity.current()
+        self._stopped = False
+        # Before there are sockets: whoever sees them may already ask the keeper to end.
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
         self._source = DirectorySource(run)
         self._model = RunModel()
         self._sockets = Sockets(run)
         self._answers = Answers(run, self._source, self._model)
         self._writer = self._own_events()
-        self._stopped = False
         self._caught_up = False
         self._reported: set[tuple[str, str | None]] = set()
         self._beat_due = self._summary_due = 0.0
@@ -84,8 +87,6 @@ class Keeper:
 
     def serve(self) -> None:
         """Look, publish and answer until nothing more is to come."""
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
         log.info(
             "keeper %d serves %s at %s", self._identity.pid, self._run.path, self._sockets.endpoints.folder
         )

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import sys
+import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
 import click
 import platformdirs
+from click.exceptions import NoArgsIsHelpError
 
 from dpo_telemetry.text import printable
 
@@ -32,17 +35,24 @@ def run(command: click.Command, prog_name: str) -> NoReturn:
 
 def exit_code_of(command: click.Command, prog_name: str, args: list[str] | None = None) -> int:
     """Run a command line and return its exit code, errors rendered on stderr."""
+    stdout = sys.stdout
     try:
         code = command.main(args=args, prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else prog_name
-        render(f"{error.format_message()} See `{path} --help`.")
+        what = "Missing command." if isinstance(error, NoArgsIsHelpError) else error.format_message()
+        render(f"{what} See `{path} --help`.")
         return EXIT_USAGE
     except click.ClickException as error:
         render(error.format_message())
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except SystemExit:
+        if sys.stdout is not stdout:
+            return EXIT_FINE  # click saw the reader of our output leave
+        raise
     except BrokenPipeError:
         # The reader of our output left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,23 +71,17 @@ def exit_code_of(command: click.Command, prog_name: str, args: list[str] | None 
 
 def render(message: str) -> None:
     """Print one error line on stderr, coloured on a terminal only."""
-    click.echo(click.style("error: ", fg="red", bold=True) + printable(message), err=True)
+    with contextlib.suppress(OSError):
+        click.echo(click.style("error: ", fg="red", bold=True) + printable(message), err=True)
 
 
 def record_traceback(prog_name: str) -> str:
     """Append the exception being handled to the user's log; returns where, for the message."""
     try:
-        folder = Path(platformdirs.user_log_dir(APP_NAME, ensure_exists=True))
-        handler = logging.FileHandler(folder / f"{prog_name}.log")
+        file = Path(platformdirs.user_log_dir(APP_NAME, ensure_exists=True)) / f"{prog_name}.log"
+        with file.open("a", errors="backslashreplace") as log:
+            head = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {os.getpid()} command: {sys.argv}"
+            log.write(f"{head}\n{traceback.format_exc()}")
     except OSError as error:
         return f"no log ({error.strerror})"
-    logger = logging.getLogger(f"{APP_NAME}.{prog_name}")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        logger.exception("command: %s", sys.argv)
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-    return handler.baseFilename
+    return str(file)

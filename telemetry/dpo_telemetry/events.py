@@ -9,8 +9,9 @@ from these classes.
 from __future__ import annotations
 
 import math
+import numbers
 import time
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import msgspec
 
@@ -18,6 +19,8 @@ SCHEMA_VERSION = 1
 
 NonFinite = Literal["nan", "inf", "-inf"]
 Number = float | NonFinite
+StepNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+"""Optimizer steps made; what a double cannot count is damage."""
 Severity = Literal["info", "warning", "critical"]
 Role = Literal["rank", "agent", "keeper"]
 PhaseName = Literal["load", "reference", "train", "eval", "save"]
@@ -50,12 +53,12 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     rank: int | None = None
     world_size: int | None = None
     attempt: int = 1
-    resumed_from_step: int | None = None
+    resumed_from_step: StepNumber | None = None
     versions: dict[str, str] = {}
     """Package name to version."""
     device: str = ""
     """Device the rank computes on, for example "cpu" or "NVIDIA H100 80GB HBM3"."""
-    max_steps: int | None = None
+    max_steps: StepNumber | None = None
     """Optimizer steps that the run will make."""
 
 
@@ -68,13 +71,13 @@ class Phase(Event, frozen=True, kw_only=True, tag="phase"):
     total: float | None = None
     unit: str = ""
     message: str = ""
-    step: int | None = None
+    step: StepNumber | None = None
 
 
 class Step(Event, frozen=True, kw_only=True, tag="step"):
     """One optimizer step. Metric names are TRL's."""
 
-    step: int
+    step: StepNumber
     metrics: dict[str, Number]
     epoch: float | None = None
     tokens: int | None = None
@@ -87,7 +90,7 @@ class Step(Event, frozen=True, kw_only=True, tag="step"):
 class Eval(Event, frozen=True, kw_only=True, tag="eval"):
     """One evaluation on the held-out pairs. Metric names carry `eval_`."""
 
-    step: int
+    step: StepNumber
     metrics: dict[str, Number]
     epoch: float | None = None
     pairs: int | None = None
@@ -103,7 +106,7 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
     allocated_bytes: int | None = None
     peak_allocated_bytes: int | None = None
     reserved_bytes: int | None = None
-    step: int | None = None
+    step: StepNumber | None = None
 
 
 class Host(Event, frozen=True, kw_only=True, tag="host"):
@@ -138,7 +141,7 @@ class Gpu(Event, frozen=True, kw_only=True, tag="gpu"):
 class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
     """A checkpoint or the final adapter is on disk."""
 
-    step: int
+    step: StepNumber
     path: str
     """Relative to the run directory."""
     size_bytes: int
@@ -148,7 +151,7 @@ class Checkpoint(Event, frozen=True, kw_only=True, tag="checkpoint"):
 class Sample(Event, frozen=True, kw_only=True, tag="sample"):
     """The samples behind a value that is not finite."""
 
-    step: int
+    step: StepNumber
     metric: str
     sample_ids: list[int]
     rank: int = 0
@@ -168,8 +171,8 @@ class Alert(Event, frozen=True, kw_only=True, tag="alert"):
     severity: Severity
     message: str
     metric: str | None = None
-    step: int | None = None
-    last_step: int | None = None
+    step: StepNumber | None = None
+    last_step: StepNumber | None = None
     count: int = 1
     advice: str = ""
 
@@ -194,7 +197,7 @@ class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
     """The process is alive."""
 
     phase: PhaseName | None = None
-    step: int | None = None
+    step: StepNumber | None = None
 
 
 class Exit(Event, frozen=True, kw_only=True, tag="exit"):
@@ -205,7 +208,7 @@ class Exit(Event, frozen=True, kw_only=True, tag="exit"):
     signal: str = ""
     reason: str = ""
     rank: int | None = None
-    step: int | None = None
+    step: StepNumber | None = None
 
 
 AnyEvent = (
@@ -228,7 +231,20 @@ class Header(msgspec.Struct, frozen=True):
     v: int
 
 
-_encoder = msgspec.json.Encoder()
+NOT_READABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding damaged bytes raises: no JSON, wrong fields, no UTF-8, nesting without end."""
+
+
+def _plain_number(value: object) -> float:
+    """A number of another library as one of Python's."""
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"an event cannot hold a {type(value).__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain_number)
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _header = msgspec.json.Decoder(Header)
 
@@ -248,19 +264,32 @@ def stamp() -> Stamp:
 
 def encode(event: Event) -> bytes:
     """One line, newline included."""
-    return _encoder.encode(event) + b"\n"
+    line = _encoder.encode(event)
+    if b"null" in line and isinstance(event, Step | Eval):
+        # JSON has no NaN: without this, one metric that is not finite would cost the whole row.
+        line = _encoder.encode(_spelled_out(event))
+    return line + b"\n"
+
+
+def _spelled_out(event: Step | Eval) -> Step | Eval:
+    metrics = {name: to_number(from_number(value)) for name, value in event.metrics.items()}
+    if isinstance(event, Eval):
+        return msgspec.structs.replace(event, metrics=metrics)
+    times_s = {name: time_s for name, time_s in event.times_s.items() if math.isfinite(time_s)}
+    return msgspec.structs.replace(event, metrics=metrics, times_s=times_s)
 
 
 def decode(line: bytes) -> AnyEvent | None:
-    """The event of one line, or None when its kind is unknown to this version.
+    """The event of one line, or None when this version cannot know it: a new kind, or a newer form.
 
     Raises:
-        msgspec.MsgspecError: the line is damaged, or a known kind has wrong fields.
+        NOT_READABLE: the line is damaged, or a known kind has wrong fields.
     """
     try:
         return _decoder.decode(line)
     except msgspec.ValidationError:
-        if _header.decode(line).k in KINDS:
+        header = _header.decode(line)
+        if header.k in KINDS and header.v <= SCHEMA_VERSION:
             raise
         return None
 

@@ -60,4 +60,7 @@ def of_pid(pid: int) -> ProcessIdentity:
 
 def host_name() -> str:
     """This host's name, safe as a part of a file name."""
-    return "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname()) or "localhost"
+    return (
+        "".join(c if (c.isascii() and c.isalnum()) or c in "-." else "-" for c in socket.gethostname())
+        or "localhost"
+    )

@@ -30,12 +30,19 @@ class ForeignLog:
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Add a row; metrics named `eval_...` make it one of evaluation."""
-        evaluation = any(name.startswith("eval_") for name in metrics)
+        evaluation = is_evaluation(metrics)
+        if evaluation and "epoch" in metrics:
+            metrics = {"eval_epoch" if name == "epoch" else name: value for name, value in metrics.items()}
         table = self.series.eval if evaluation else self.series.train
         newest = table.newest_step()
-        if not evaluation and newest is not None and step <= newest:
+        if not evaluation and newest is not None and step < newest:
             self.attempts += 1
         table.append(step, metrics.items(), attempt=self.attempts)
+
+
+def is_evaluation(metrics: Iterable[str]) -> bool:
+    """Whether a row with these metrics is one of evaluation."""
+    return any(name.startswith("eval_") for name in metrics)
 
 
 def numbers(row: dict[Any, Any]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.series.columns import SeriesStore
+from dpo_telemetry.text import printable
 
 MAX_JSON_BYTES = 1 << 30
 """A trainer state is read whole; a larger file is refused."""
@@ -59,7 +60,7 @@ def _open_run(path: Path) -> ReplayedLog:
         model.apply(chunks)
     alerts = model.alerts
     return ReplayedLog(
-        source=str(path),
+        source=printable(str(path)),
         format="run_directory",
         series=model.series,
         step_source="logged",
@@ -90,11 +91,12 @@ def _open_foreign(path: Path) -> ForeignLog:
 
 
 def _diagnosed(path: Path, log: ForeignLog) -> ReplayedLog:
-    diagnosis = Diagnosis(Context(beta=log.beta, loss_kind=log.loss_kind))
+    steps_known = log.step_source != "counted"
+    diagnosis = Diagnosis(Context(beta=log.beta, loss_kind=log.loss_kind, steps_known=steps_known))
     for table in (log.series.train, log.series.eval):
         diagnosis.feed(table.rows(table.effective_rows()))
     return ReplayedLog(
-        source=str(path),
+        source=printable(str(path)),
         format=log.format,
         series=log.series,
         step_source=log.step_source,

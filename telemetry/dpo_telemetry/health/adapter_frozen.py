@@ -33,7 +33,7 @@ class AdapterFrozen:
         if self._moved or not {"rewards/chosen", "rewards/rejected"} <= rows.columns.keys():
             return
         chosen, rejected = rows.columns["rewards/chosen"], rows.columns["rewards/rejected"]
-        judged = rows.present["rewards/chosen"] & rows.present["rewards/rejected"]
+        judged = np.isfinite(chosen) & np.isfinite(rejected)
         judged &= (rows.steps >= FIRST_STEP) & _learning(rows) & _unrounded(rows)
         still = judged & (chosen == 0) & (rejected == 0)
         self._moved = bool((judged & ~still).any())
@@ -70,6 +70,8 @@ def _unrounded(rows: Rows) -> Mask:
     mask = np.ones(len(rows), np.bool_)
     for name in ("logps/chosen", "logps/rejected"):
         if name in rows.columns:
-            values = rows.columns[name]
-            mask &= rows.present[name] & (values != 0) & (np.remainder(values, 0.125) != 0)
+            values, grid = rows.columns[name], np.ones(len(rows), np.bool_)
+            finite = np.isfinite(values)
+            grid[finite] = (values[finite] != 0) & (np.remainder(values[finite], 0.125) != 0)
+            mask &= grid | ~rows.present[name]
     return mask

@@ -4,7 +4,8 @@ bf16 keeps 8 bits of mantissa, so its grid at |x| in [2^k, 2^(k+1)) is 2^(k-7): 
 0.69, 4 at 512 to 1,024. A margin is beta times a difference of log-probs, so with rounded
 log-probs nothing below beta times the grid can be seen. The grid is read off the log: the
 largest power of two of which all logged log-probs are multiples (an average over n rows makes
-it n times finer).
+it n times finer). A log that prints four significant digits (transformers 5 on stdout) has a
+grid of its own, which must not pass for that of bf16.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ MIN_GRID = 0.125
 MIN_VALUES = 2
 """One value alone can be a round number by chance."""
 FINEST = 2.0**-16
+PRINTED_DIGITS = 4
+MAX_CHANCE = 1e-3
+"""Odds at which printed digits alone would put all values on the grid; less likely is no chance."""
 
 
 class Bf16Rounding:
@@ -35,6 +39,8 @@ class Bf16Rounding:
         self._grid: float | None = None
         self._values = 0
         self._largest = 0.0
+        self._smallest = math.inf
+        self._printed = True
         self._largest_margin = 0.0
         self._seen = Sighting()
 
@@ -57,7 +63,7 @@ class Bf16Rounding:
             return []
         # A few values can lie on a coarser grid by chance than bf16 has at their magnitude.
         grid = min(self._grid, 2.0 ** (math.floor(math.log2(self._largest)) - 7))
-        if grid < MIN_GRID:
+        if grid < MIN_GRID or self._chance(grid) > MAX_CHANCE:
             return []
         smallest = self._beta * grid
         hides = smallest > self._largest_margin
@@ -82,3 +88,19 @@ class Bf16Rounding:
         self._grid = grid
         self._values += len(values)
         self._largest = max(self._largest, float(np.abs(values).max()))
+        self._smallest = min(self._smallest, float(np.abs(values).min()))
+        self._printed = self._printed and _all_printed(values)
+
+    def _chance(self, grid: float) -> float:
+        """How likely printed digits are to be multiples of `grid`; 0 for values in full precision."""
+        if not self._printed:
+            return 0.0
+        resolution = 10.0 ** (math.floor(math.log10(self._smallest)) + 1 - PRINTED_DIGITS)
+        return min(1.0, resolution / grid) ** self._values
+
+
+def _all_printed(values: Floats) -> bool:
+    """Whether no value has more than `PRINTED_DIGITS` significant digits."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values * 10.0 ** (PRINTED_DIGITS - 1 - np.floor(np.log10(np.abs(values))))
+        return bool((np.abs(scaled - np.round(scaled)) < 1e-6).all())

@@ -2,7 +2,8 @@
 
 The sigmoid loss of a margin of 0 is ln 2. A run that learns pulls its mean below; early on the
 noise of single batches hides it, so the rule compares the mean of the last rows with ln 2 and
-asks for enough rows that a healthy run would show.
+asks for enough rows that a healthy run would show. While the learning rate still rises, nothing
+is expected of a run.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.rule import LN2, LN2_TOLERANCE, Context
-from dpo_telemetry.series.columns import Rows
+from dpo_telemetry.series.columns import Mask, Rows
 
 CODE = "loss_not_falling"
 
 MIN_ROWS = 50
 """Rows before the rule has an opinion: warm-up and noise come first."""
 WINDOW_ROWS = 25
-"""Rows whose mean is compared with ln 2."""
+"""Rows whose mean is compared with ln 2; all behind the warm-up."""
 START_TOLERANCE = 0.05
 """A log whose first loss is further from ln 2 than this is not a fresh sigmoid DPO run."""
 
@@ -33,6 +34,7 @@ class LossNotFalling:
         self._rows = 0
         self._window: deque[tuple[int, float]] = deque(maxlen=WINDOW_ROWS)
         self._trained = False
+        self._highest_rate = 0.0
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows."""
@@ -43,11 +45,15 @@ class LossNotFalling:
             self._applies &= bool(abs(losses[0] - LN2) < START_TOLERANCE)
         self._trained |= bool(rows.columns.keys() & {"rewards/chosen", "rewards/margins"})
         self._rows += len(losses)
-        self._window.extend(zip(steps[-WINDOW_ROWS:].tolist(), losses[-WINDOW_ROWS:].tolist(), strict=True))
+        for step, loss, rises in zip(steps.tolist(), losses.tolist(), self._rises(rows)[keep], strict=True):
+            if rises:
+                self._window.clear()
+            self._window.append((step, loss))
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
-        if not self._applies or not self._trained or self._rows < MIN_ROWS:
+        enough = self._rows >= MIN_ROWS and len(self._window) == WINDOW_ROWS
+        if not self._applies or not self._trained or not enough:
             return []
         mean = float(np.mean([loss for _, loss in self._window]))
         if mean < LN2 - LN2_TOLERANCE:
@@ -60,9 +66,19 @@ class LossNotFalling:
                 step=self._window[0][0],
                 last_step=self._window[-1][0],
                 count=self._rows,
-                message=f"after {self._rows} rows the loss is {mean:.4f} on average, still that of a coin toss"
+                message=f"after {self._rows} rows the loss is {mean:.4f} on average, no better than a coin toss"
                 f" (ln 2 = {LN2:.4f})",
                 advice="Raise the learning rate, see that completions are not empty and the adapter is"
                 " trainable, and look at whether the pairs can be told apart at all.",
             )
         ]
+
+    def _rises(self, rows: Rows) -> Mask:
+        """Which rows with a loss have a learning rate above all before them."""
+        logged = rows.present["loss"] if "loss" in rows.present else np.zeros(len(rows), np.bool_)
+        if "learning_rate" not in rows.columns:
+            return np.zeros(np.count_nonzero(logged), np.bool_)
+        rates = np.nan_to_num(rows.columns["learning_rate"], nan=0.0, posinf=0.0, neginf=0.0)
+        highest = np.maximum.accumulate(np.concatenate([[self._highest_rate], rates]))
+        self._highest_rate = float(highest[-1])
+        return (rates > highest[:-1])[logged]

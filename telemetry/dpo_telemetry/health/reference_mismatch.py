@@ -22,6 +22,8 @@ WARNING_REWARD = 0.01
 """Below it a dtype explains the difference."""
 CRITICAL_REWARD = 0.1
 """From it on the run is pulled away from something it never was."""
+FIRST_ROW_REWARD = 1.0
+"""Where steps are not known the first row may sum up some updates, which reach less than this."""
 
 
 class ReferenceMismatch:
@@ -29,6 +31,7 @@ class ReferenceMismatch:
 
     def __init__(self, context: Context) -> None:
         self._dropout = context.dropout_on_trained_adapter
+        self._steps_known = context.steps_known
         self._found: tuple[float, str, int] | None = None
 
     def feed(self, rows: Rows) -> None:
@@ -44,17 +47,19 @@ class ReferenceMismatch:
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
-        if self._found is None or abs(self._found[0]) < WARNING_REWARD:
+        threshold = WARNING_REWARD if self._steps_known else FIRST_ROW_REWARD
+        if self._found is None or abs(self._found[0]) < threshold:
             return []
         reward, name, step = self._found
+        where = "before the first update" if self._steps_known else "in the first row"
         return [
             HealthAlert(
                 code=CODE,
-                severity="critical" if abs(reward) >= CRITICAL_REWARD else "warning",
+                severity="critical" if self._steps_known and abs(reward) >= CRITICAL_REWARD else "warning",
                 metric=name,
                 step=step,
                 last_step=step,
-                message=f"{name} is {reward:.3g} before the first update, where it has to be 0: the reference is"
+                message=f"{name} is {reward:.3g} {where}, where it has to be 0: the reference is"
                 " not the policy that training started from",
                 advice="Give policy and reference the same adapter, base and dtype, and switch dropout off for"
                 " the reference.",

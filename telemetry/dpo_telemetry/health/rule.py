@@ -29,6 +29,8 @@ class Context:
     """TRL's name of the loss; None when the log does not say."""
     dropout_on_trained_adapter: bool = False
     """A trained adapter under dropout: training rows then differ from the reference at step 1."""
+    steps_known: bool = True
+    """False where steps are counted rows: the first row may then sum up many updates."""
 
     @property
     def assumed_beta(self) -> float:
@@ -38,12 +40,20 @@ class Context:
     @classmethod
     def of_profile(cls, profile: Mapping[str, Any]) -> Context:
         """What an attempt's resolved profile says; keys that are missing are not known."""
-        loss, adapter = profile.get("loss", {}), profile.get("adapter", {})
+        loss, adapter = _section(profile, "loss"), _section(profile, "adapter")
+        beta, kind, dropout = loss.get("beta"), loss.get("kind"), adapter.get("dropout")
         return cls(
-            beta=loss.get("beta"),
-            loss_kind=loss.get("kind"),
-            dropout_on_trained_adapter=bool(adapter.get("path")) and adapter.get("dropout", 0) > 0,
+            beta=float(beta) if isinstance(beta, int | float) and 0 < beta < math.inf else None,
+            loss_kind=kind if isinstance(kind, str) else None,
+            dropout_on_trained_adapter=bool(adapter.get("path"))
+            and isinstance(dropout, int | float)
+            and dropout > 0,
         )
+
+
+def _section(profile: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = profile.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 class Rule(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Container
 
 import msgspec
 
-from dpo_telemetry.events import Action
+from dpo_telemetry.events import NOT_READABLE, Action
 from dpo_telemetry.rundir.create import write_atomically
 from dpo_telemetry.rundir.layout import RunDirectory
 
@@ -51,7 +51,7 @@ def pending(run: RunDirectory, attempt: int, answered: Container[str] = ()) -> l
     for file in sorted(run.control_dir.glob("*.json")):
         try:
             request = msgspec.json.decode(file.read_bytes(), type=ControlRequest)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_READABLE):
             continue
         if request.attempt == attempt and request.expires > now and request.id not in answered:
             found.append(request)

@@ -21,11 +21,20 @@ def runs_directory(option: str | Path | None) -> Path:
 def list_runs(runs_dir: Path) -> list[RunDirectory]:
     """Runs under `runs_dir` and live ones from elsewhere, oldest first."""
     try:
-        here = [RunDirectory(path.absolute()) for path in runs_dir.iterdir() if (path / "run.json").exists()]
+        here = [RunDirectory(path.absolute()) for path in runs_dir.iterdir()]
     except OSError:
         here = []
-    by_path = {run.path.resolve(): run for run in [*here, *live_runs()]}
-    return sorted(by_path.values(), key=lambda run: run.run_file.stat().st_mtime)
+    made = {run.path.resolve(): (_made_at(run), run) for run in [*here, *live_runs()]}
+    known = [(made_at, run) for made_at, run in made.values() if made_at is not None]
+    return [run for _, run in sorted(known, key=lambda pair: (pair[0], pair[1].name))]
+
+
+def _made_at(run: RunDirectory) -> float | None:
+    """When a run was made, seconds since the epoch; None where there is no run, or not for this user."""
+    try:
+        return run.run_file.stat().st_mtime
+    except OSError:
+        return None
 
 
 def find_run(text: str | None, runs_dir: Path, *, live_only: bool = False) -> RunDirectory:
@@ -37,7 +46,7 @@ def find_run(text: str | None, runs_dir: Path, *, live_only: bool = False) -> Ru
     if text is None:
         return _unnamed(runs_dir, live_only)
     if os.sep in text or text in (".", "..") or Path(text).joinpath("run.json").exists():
-        run = RunDirectory(Path(text).absolute())
+        run = RunDirectory(Path(os.path.abspath(text)))
         run.info()
         return run
     runs = list_runs(runs_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from dpo_telemetry.errors import TelemetryError
+from dpo_telemetry.events import NOT_READABLE
 
 _ATTEMPT = re.compile(r"^\d{3,}$")
 
@@ -143,5 +144,7 @@ class RunDirectory:
             ) from None
         except NotADirectoryError:
             raise TelemetryError(f"{self.path}: is a file, not a run directory") from None
-        except msgspec.MsgspecError as error:
-            raise TelemetryError(f"{self.run_file}: damaged: {error}") from error
+        except NOT_READABLE as error:
+            raise TelemetryError(
+                f"{self.run_file}: damaged: {error}; restore it from a copy of the run"
+            ) from error

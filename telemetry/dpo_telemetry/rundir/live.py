@@ -13,7 +13,9 @@ import msgspec
 import platformdirs
 
 from dpo_telemetry.cli import APP_NAME
-from dpo_telemetry.identity import ProcessIdentity
+from dpo_telemetry.errors import TelemetryError
+from dpo_telemetry.events import NOT_READABLE
+from dpo_telemetry.identity import ProcessIdentity, host_name
 from dpo_telemetry.rundir.create import write_atomically
 from dpo_telemetry.rundir.layout import RunDirectory
 
@@ -22,39 +24,46 @@ class LiveEntry(msgspec.Struct, frozen=True):
     """One file of the register."""
 
     path: str
+    host: str
+    """Homes are shared on clusters: another host's entry is neither ours to show nor to drop."""
     process: ProcessIdentity
     """The agent, which lives as long as the job does."""
 
 
 def _register_dir() -> Path:
-    return Path(platformdirs.user_state_dir(APP_NAME, ensure_exists=True)) / "live"
+    return Path(platformdirs.user_state_dir(APP_NAME)) / "live"
 
 
 def register(run: RunDirectory, process: ProcessIdentity) -> None:
     """List a run as live for as long as `process` lives."""
     folder = _register_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    entry = LiveEntry(path=str(run.path.absolute()), process=process)
+    entry = LiveEntry(path=str(run.path.absolute()), host=host_name(), process=process)
     write_atomically(folder / f"{run.info().id}.json", msgspec.json.encode(entry))
 
 
 def unregister(run: RunDirectory) -> None:
     """Take a run off the list; fine when it is not on it."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TelemetryError):
         (_register_dir() / f"{run.info().id}.json").unlink()
 
 
 def live_runs() -> list[RunDirectory]:
     """Live runs of this user on this host, oldest first."""
     found = []
-    for file in sorted(_register_dir().glob("*.json")):
+    for file in _register_dir().glob("*.json"):
         try:
             entry = msgspec.json.decode(file.read_bytes(), type=LiveEntry)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *NOT_READABLE):
+            continue
+        if entry.host != host_name():
             continue
         run = RunDirectory(Path(entry.path))
         if entry.process.alive() and run.run_file.exists():
-            found.append(run)
+            with contextlib.suppress(OSError, TelemetryError):
+                found.append((run.info().created, run))
         else:
-            file.unlink(missing_ok=True)
-    return sorted(found, key=lambda run: run.info().created)
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return [run for _, run in sorted(found, key=lambda pair: (pair[0], pair[1].name))]

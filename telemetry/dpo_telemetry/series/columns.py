@@ -66,6 +66,7 @@ class Table:
         self._columns: dict[str, _Column] = {}
         self._order: tuple[int, Ints, Ints] | None = None
         self._last_step: int | None = None
+        self._out_of_order = 0
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -75,7 +76,10 @@ class Table:
     ) -> None:
         """Add one row."""
         row = len(self._steps)
-        self._last_step = step if self._last_step is None else max(step, self._last_step)
+        if self._last_step is None or step > self._last_step:
+            self._last_step = step
+        else:
+            self._out_of_order += 1
         self._steps.append(step)
         self._attempts.append(attempt)
         self._wall_s.append(wall_s)
@@ -93,6 +97,10 @@ class Table:
     def last_step(self) -> int | None:
         """Largest step of any row."""
         return self._last_step
+
+    def out_of_order(self) -> int:
+        """Rows that were appended at a step that an earlier row had reached."""
+        return self._out_of_order
 
     def newest_step(self) -> int | None:
         """Step of the row that was appended last."""

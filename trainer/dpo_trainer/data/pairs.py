@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from dpo_profiles.schema import Data
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from dpo_profiles.schema import Data
 from dpo_trainer.data.conversation import UnusableRowError, read_row
 from dpo_trainer.data.lengths import DataReport, fit
 from dpo_trainer.data.tokenise import Pair, PairTokenizer

@@ -7,9 +7,9 @@ from pathlib import Path
 import datasets
 from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
 from dpo_profiles.data import shipped_pairs_path
 from dpo_profiles.schema import Data
-
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.model import reach
 

@@ -61,8 +61,10 @@ class PairTokenizer:
         if isinstance(preference.prompt, str) and not self._wants_template(preference.prompt):
             return self._raw_pair(row_id, preference)
         turns, chosen, rejected = _as_turns(preference)
-        prompt, good = self._split(turns, chosen)
-        other_prompt, bad = self._split(turns, rejected)
+        waiting = self._render(turns, waiting=True)
+        prompt, good = self._split(waiting, turns, chosen)
+        other_prompt, bad = self._split(waiting, turns, rejected)
+        self.moved_prompts += prompt != waiting
         if prompt != other_prompt:
             raise UnusableRowError("the chat template renders the shared turns in two ways")
         prompt_ids = self._encode(prompt)
@@ -92,18 +94,16 @@ class PairTokenizer:
             self._completion(prompt, prompt_ids, rejected, ""),
         )
 
-    def _split(self, turns: list[Message], answer: Message) -> tuple[str, str]:
-        """Rendered prompt and completion.
+    def _split(self, waiting: str, turns: list[Message], answer: Message) -> tuple[str, str]:
+        """Rendered prompt and completion; `waiting` is the rendering that waits for an answer.
 
         A template that renders a prompt differently once it is answered (it opens a block of
         thought only when it waits for an answer) has no such prefix. Then the prompt is what
         stands before the answer in the whole conversation, which is what the model is trained on.
         """
-        prompt = self._render(turns, waiting=True)
         whole = self._render([*turns, answer])
-        if whole.startswith(prompt):
-            return prompt, whole[len(prompt) :]
-        self.moved_prompts += 1
+        if whole.startswith(waiting):
+            return waiting, whole[len(waiting) :]
         head, tail = self._around_answer(turns, answer)
         if not whole.startswith(head) or not whole.endswith(tail):
             raise UnusableRowError("the chat template changes earlier turns with the answer")
@@ -146,7 +146,9 @@ class PairTokenizer:
 
     def _render(self, messages: list[Message], *, waiting: bool = False) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=waiting)
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=waiting
+            )
         except TemplateError as error:
             raise UnusableRowError(f"the chat template refuses it: {error}") from error
         return str(text)
