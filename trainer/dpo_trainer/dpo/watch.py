@@ -1,0 +1,91 @@
+"""What the trainer itself sees go wrong, told as alerts; the profile says which end the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from dpo_profiles.schema import AlertAction, Alerts
+from dpo_telemetry import events
+from dpo_trainer.dpo.checks import MOVED_FRACTION
+from dpo_trainer.dpo.results import Results
+from dpo_trainer.emit.emitter import Emitter
+
+_MUST_BE_FINITE = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
+
+
+class RunFailed(Exception):  # noqa: N818 - bad news about the run, not an error of the program
+    """The profile says that this alert stops the run."""
+
+
+class Watch:
+    """Holds what is measured against what must be, and remembers why the run has to stop."""
+
+    def __init__(self, actions: Alerts, emitter: Emitter) -> None:
+        self._actions = actions
+        self._emitter = emitter
+        self.failure = ""
+        """Why the run stops; empty while it goes on."""
+
+    def raise_failure(self) -> None:
+        """Raise `RunFailed` when an alert stops the run."""
+        if self.failure:
+            raise RunFailed(self.failure)
+
+    def reference(self, difference: float) -> None:
+        """`difference` in nats between policy and reference before the first update must be 0.
+
+        One that is NaN comes of log-probs that are no numbers; the first step names their pairs.
+        """
+        if difference == 0 or math.isnan(difference):
+            return
+        self._emitter.alert(
+            "reference_mismatch",
+            "critical",
+            f"Policy and reference differ by up to {difference:.3g} nats before the first update.",
+            metric="logps/chosen",
+            advice="Check adapter.path and the dtypes of policy and reference.",
+        )
+        self._act("reference_mismatch", self._actions.reference_mismatch)
+
+    def first_update(self, moved: float | None) -> None:
+        """`moved` is the share of weights with a gradient that the update changed; None: no gradient."""
+        if moved is not None and moved >= MOVED_FRACTION:
+            return
+        what = "no weight has a gradient" if moved is None else f"only {moved:.1%} of its weights moved"
+        self._emitter.alert(
+            "adapter_frozen",
+            "critical",
+            f"The adapter barely changes: at the first update {what}.",
+            metric="grad_norm",
+            advice="Keep float32 masters (adapter.master_dtype), and check that completions reach the loss.",
+        )
+        self._act("adapter_frozen", self._actions.adapter_frozen)
+
+    def step(self, step: int, metrics: Mapping[str, float], results: Results) -> None:
+        """A step's loss, gradient and log-probs must be numbers."""
+        bad = [name for name in _MUST_BE_FINITE if not math.isfinite(metrics.get(name, 0.0))]
+        if not bad:
+            return
+        ids = self.samples(step, bad[0], results)
+        self._emitter.alert(
+            "nonfinite",
+            "critical",
+            f"{bad[0]} is {metrics[bad[0]]} at step {step}, in {len(ids)} of {results.pairs} pairs.",
+            metric=bad[0],
+            advice="Look at the pairs named in the sample event; lower the learning rate.",
+        )
+        self._act("nonfinite", self._actions.nonfinite)
+
+    def samples(self, step: int, metric: str, results: Results) -> list[int]:
+        """Name the pairs behind a value that is not finite.
+
+        A gradient alone that is not finite names no pair: then it may be any of the step.
+        """
+        ids = sorted(set(results.nonfinite_ids() or results.pair_ids()))
+        self._emitter.put(events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=ids))
+        return ids
+
+    def _act(self, code: str, action: AlertAction) -> None:
+        if action == "stop" and not self.failure:
+            self.failure = f"{code} at step {self._emitter.step or 0}, and alerts.{code} says stop"

@@ -1,0 +1,1 @@
+"""What the rank tells: events, log lines, memory and times."""

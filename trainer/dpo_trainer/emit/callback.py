@@ -1,0 +1,220 @@
+"""What happens around a training step: events, alerts, requests, evaluation and saving when due."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dpo_profiles.schema import Profile
+from dpo_telemetry import events
+from dpo_telemetry.rundir.control import ControlRequest
+from dpo_trainer import checkpoint
+from dpo_trainer.checkpoint import Position
+from dpo_trainer.control import Control
+from dpo_trainer.data.lengths import DataReport
+from dpo_trainer.dpo import checks
+from dpo_trainer.dpo.heldout import reward_metrics
+from dpo_trainer.dpo.results import Results
+from dpo_trainer.dpo.trainer import PairTrainer
+from dpo_trainer.dpo.watch import Watch
+from dpo_trainer.emit import lines
+from dpo_trainer.emit.emitter import Emitter
+from dpo_trainer.emit.timer import StepTimer
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells what the trainer does and steers what it does next."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        emitter: Emitter,
+        control: Control,
+        watch: Watch,
+        timer: StepTimer,
+        report: DataReport,
+    ) -> None:
+        self._profile = profile
+        self._emitter = emitter
+        self._control = control
+        self._watch = watch
+        self._timer = timer
+        self.report = report
+        self._pairs_per_step = profile.train.micro_batch_pairs * profile.train.gradient_accumulation_steps
+        self._checked_update = False
+        self._open: list[ControlRequest] = []
+        self.tokens = 0
+        """Tokens trained on so far, over all attempts."""
+        self._attached: PairTrainer | None = None
+        self._resume: Path | None = None
+        self._begun_at = Position()
+        self.last_eval: dict[str, float] = {}
+        self.last_step: dict[str, float] = {}
+
+    def attach(self, trainer: PairTrainer, resume: Path | None, begun_at: Position) -> None:
+        """Know the trainer, and the checkpoint that it goes on from."""
+        self._attached, self._resume, self._begun_at = trainer, resume, begun_at
+        self.tokens = begun_at.tokens
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        **_: Any,
+    ) -> None:
+        """Go on where the checkpoint ends, or evaluate the policy that training starts from."""
+        trainer = self._trainer()
+        self._emitter.memory.watch(trainer.policy, optimizer)
+        if self._resume is not None:
+            state.global_step = self._begun_at.step
+            checkpoint.load_progress(self._resume, trainer.policy, optimizer, lr_scheduler)
+        elif trainer.eval_dataset is not None:
+            trainer.evaluate()
+        self._emitter.step = state.global_step
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start collecting the step's pairs."""
+        self._results().batches.clear()
+        if self._resume is not None and state.global_step == self._begun_at.step:
+            # Not earlier: making the data loader draws from the generators too.
+            checkpoint.load_random(self._resume)
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **_: Any,
+    ) -> None:
+        """Measure memory while the gradients are there, and hold the first real update to its word."""
+        self._emitter.step = state.global_step + 1
+        self._emitter.measure()
+        if not self._checked_update and optimizer.param_groups[0]["lr"] > 0:
+            self._checked_update = True
+            self._watch.first_update(checks.moved_fraction(self._trainer().policy))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Decide what follows this step."""
+        step, profile = state.global_step, self._profile
+        last = step >= state.max_steps
+        stopping = self._control.stopping
+        self._open = self._control.take()
+        asked = {request.action for request in self._open}
+        every = profile.eval.every_steps
+        due = every > 0 and step % every == 0
+        can_evaluate = self._trainer().eval_dataset is not None
+        control.should_evaluate = can_evaluate and (last or (due and not stopping) or "evaluate" in asked)
+        save_due = profile.save.every_steps > 0 and step % profile.save.every_steps == 0
+        control.should_save = last or stopping or save_due or "save" in asked
+        control.should_training_stop = last or stopping
+        if not can_evaluate:
+            self._answer("evaluate", False, "no pairs are held out: data.heldout_pairs is 0")
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **_: Any,
+    ) -> None:
+        """Tell a step; evaluations are told by `on_evaluate`."""
+        if "loss" not in logs:
+            return
+        results = self._results()
+        epoch = state.global_step * self._pairs_per_step / self.report.train
+        metrics = {name: float(value) for name, value in logs.items() if name != "epoch"}
+        seen = self._begun_at.tokens + int(metrics["num_tokens"])
+        of_step, self.tokens = seen - self.tokens, seen
+        metrics["num_tokens"] = float(seen)
+        self.last_step = metrics
+        self._emitter.put(
+            events.Step(
+                **events.stamp(),
+                step=state.global_step,
+                metrics=_numbers(metrics),
+                epoch=epoch,
+                tokens=of_step,
+                pairs=results.pairs,
+                times_s=self._timer.finish_step(),
+            )
+        )
+        lines.write_metrics({**metrics, "epoch": epoch})
+        self._watch.step(state.global_step, metrics, results)
+        if self._watch.failure:
+            control.should_training_stop = True
+            control.should_evaluate = control.should_save = False
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Tell how far an evaluation is; before the first step a stop ends the run here."""
+        dataset = self._trainer().eval_dataset
+        self._emitter.progress(self._results().pairs, len(dataset), "pairs")
+        if state.global_step == self._begun_at.step:
+            self._control.raise_if_stopping()
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **_: Any,
+    ) -> None:
+        """Tell an evaluation: rewards pair by pair, the rest as TRL has them."""
+        results, step = self._results(), state.global_step
+        found = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        found["eval_loss"] = results.mean_loss()
+        found["eval_num_tokens"] = float(self.tokens)
+        found |= reward_metrics(*results.rewards(self._profile.loss.beta), self._profile.train.seed)
+        epoch = step * self._pairs_per_step / self.report.train
+        self.last_eval = found
+        self._emitter.put(
+            events.Eval(
+                **events.stamp(), step=step, metrics=_numbers(found), epoch=epoch, pairs=results.pairs
+            )
+        )
+        lines.write_metrics({**found, "epoch": epoch})
+        for metric in ("eval_loss", "eval_rewards/margins"):
+            if not math.isfinite(found[metric]):
+                self._watch.samples(step, metric, results)
+        self._answer("evaluate", True, f"evaluated at step {step}")
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Answer whoever asked for a checkpoint."""
+        self._answer("save", True, f"saved at step {state.global_step}")
+        self._answer("stop", True, f"stopped at step {state.global_step}")
+
+    def _answer(self, action: str, ok: bool, message: str) -> None:
+        for request in self._open:
+            if request.action == action:
+                self._control.answer(request, ok, message)
+        self._open = [request for request in self._open if request.action != action]
+
+    def _trainer(self) -> PairTrainer:
+        assert self._attached is not None
+        return self._attached
+
+    def _results(self) -> Results:
+        return self._trainer().results
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, events.Number]:
+    return {name: events.to_number(value) for name, value in metrics.items()}

@@ -1,0 +1,109 @@
+"""The trained LoRA adapter and its frozen copy, the reference."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from dpo_profiles.schema import Adapter
+from dpo_trainer.errors import TrainerError
+
+POLICY = "default"
+"""Name of the trained adapter, which TRL copies into `REFERENCE`."""
+REFERENCE = "ref"
+
+
+def add_policy(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
+    """Put the profile's adapter on the base: a trained one, or a new one that changes nothing yet.
+
+    Raises:
+        TrainerError: there is no such adapter, it does not fit the base, or no layer has the name
+            of a target module.
+    """
+    if adapter.path:
+        return _load(base, adapter)
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=list(adapter.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        names = ", ".join(adapter.target_modules)
+        raise TrainerError(
+            f"adapter.target_modules: {names}: the base model has no linear layers of these names"
+        ) from error
+
+
+def _load(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
+    path = Path(adapter.path).expanduser()
+    local = path.exists() or adapter.path.startswith((".", "/", "~"))
+    if local and not (path / "adapter_config.json").is_file():
+        raise TrainerError(
+            f"adapter.path: {path}: holds no adapter_config.json; give the folder of a PEFT adapter"
+        )
+    try:
+        model = PeftModel.from_pretrained(base, str(path) if local else adapter.path, is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainerError(f"adapter.path: {adapter.path}: cannot be loaded: {reason}") from error
+    set_dropout(model, adapter.dropout)
+    return model
+
+
+def set_dropout(model: PeftModel, dropout: float) -> None:
+    """Give a loaded adapter the profile's dropout, whatever it was trained with."""
+    config = model.peft_config[POLICY]
+    config.lora_dropout = dropout
+    for module in model.modules():
+        layers = getattr(module, "lora_dropout", None)
+        if isinstance(layers, nn.ModuleDict) and POLICY in layers:
+            layers[POLICY] = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+
+
+def restore_masters(model: PeftModel, dtype: torch.dtype) -> None:
+    """Make policy and reference the same numbers in the same dtype, bit for bit.
+
+    TRL rounds the policy of a quantised base to bfloat16 and leaves the reference in float32.
+    The reference still holds the unrounded values: they are the policy's masters.
+    """
+    for policy, reference in adapter_pairs(model).values():
+        reference.data = reference.data.to(dtype)
+        policy.data = reference.data.clone()
+
+
+def adapter_pairs(model: PeftModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """Policy and reference parameter by the policy parameter's name."""
+    parameters = dict(model.named_parameters())
+    return {
+        name: (parameter, parameters[name.replace(f".{POLICY}.", f".{REFERENCE}.")])
+        for name, parameter in parameters.items()
+        if f".{POLICY}." in name
+    }
+
+
+def save_adapter(model: PeftModel, name: str, base_name: str, folder: Path) -> None:
+    """Write one adapter as PEFT does: float32 weights and `adapter_config.json`, and nothing else.
+
+    Args:
+        name: `POLICY` or `REFERENCE`.
+        base_name: the base model's name or folder, for whoever loads the adapter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, adapter_name=name)
+    weights = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = copy.copy(model.peft_config[name])
+    config.base_model_name_or_path = base_name
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
