@@ -230,14 +230,16 @@ class RunModel:
         return data
 
     def _decode_whole(self, chunk: Chunk, kind: type[T]) -> T | None:
+        data = self._gather(chunk)
         try:
-            return msgspec.json.decode(self._gather(chunk), type=kind)
+            return msgspec.json.decode(data, type=kind)
         except events.NOT_READABLE:
             return None
 
     def _decode_toml(self, chunk: Chunk) -> dict[str, Any]:
+        data = self._gather(chunk)
         try:
-            return tomllib.loads(self._gather(chunk).decode())
+            return tomllib.loads(data.decode())
         except (ValueError, RecursionError):
             return {}
 
