@@ -36,8 +36,8 @@ class SingleLauncher:
         return [sys.executable, "-P", "-m", "dpo_trainer", *self._arguments]
 
     def environment(self) -> Mapping[str, str]:
-        """The variables that torchrun would set."""
-        return {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "PYTHONUNBUFFERED": "1"}
+        """RANK tells the rank's process from its helpers; LOCAL_RANK would make accelerate wait for others."""
+        return {"RANK": "0", "PYTHONUNBUFFERED": "1"}
 
 
 LAUNCHERS: dict[str, type[SingleLauncher]] = {"single": SingleLauncher}

@@ -36,11 +36,14 @@ class Lines:
     def stamp(self) -> events.Stamp:
         return events.Stamp(v=events.SCHEMA_VERSION, t=self.now_s, m=self.now_s - START_S)
 
-    def start(self, rank: int = 0, **fields: int) -> bytes:
+    def start(
+        self, rank: int = 0, *, resumed_from_step: int | None = None, max_steps: int | None = None
+    ) -> bytes:
         return events.encode(
             events.Start(
                 **self.stamp(), role="rank", host="node1", pid=4321 + rank, boot_id="boot",
-                process_started=START_S, rank=rank, world_size=2, **fields,
+                process_started=START_S, rank=rank, world_size=2, resumed_from_step=resumed_from_step,
+                max_steps=max_steps,
             )
         )  # fmt: skip
 

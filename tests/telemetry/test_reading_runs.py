@@ -45,9 +45,9 @@ def append(run: RunDirectory, data: bytes, attempt: int = 1, writer: str = "rank
         file.write(data)
 
 
-def end(run: RunDirectory, attempt: int = 1, **fields: Any) -> None:
-    exit_ = HostExit(**{"host": "node1", "code": 0, "ended": START_S} | fields)
-    run.attempt(attempt).exit_file("node1").write_bytes(msgspec.json.encode(exit_))
+def end(run: RunDirectory, code: int | None = 0, signal: str = "") -> None:
+    exit_ = HostExit(host="node1", code=code, signal=signal, ended=START_S)
+    run.attempt(1).exit_file("node1").write_bytes(msgspec.json.encode(exit_))
 
 
 def seen(model: RunModel) -> dict[str, Any]:

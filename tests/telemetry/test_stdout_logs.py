@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.foreign.log import ForeignLog
@@ -30,11 +30,11 @@ def parse(path: Path, text: str | bytes) -> ForeignLog:
 
 
 def steps(log: ForeignLog, name: str = "loss") -> list[int]:
-    return log.series.effective(name).steps.tolist()
+    return [int(step) for step in log.series.effective(name).steps]
 
 
 def values(log: ForeignLog, name: str = "loss") -> list[float]:
-    return log.series.effective(name).values.tolist()
+    return [float(value) for value in log.series.effective(name).values]
 
 
 def bar(step: int, total: int, description: str = "") -> str:

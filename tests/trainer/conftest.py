@@ -15,6 +15,7 @@ import pytest
 from dpo_profiles.render import to_toml
 from dpo_profiles.schema import Data, Eval, Model, Optimizer, Profile, Save, Schedule, Train
 from dpo_telemetry import events
+from dpo_telemetry.events import Event
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_trainer import libraries
@@ -119,9 +120,9 @@ class Trained:
 
     run: RunDirectory
     code: int
-    events: list[events.Event]
+    events: list[Event]
 
-    def of(self, kind: type[events.Event]) -> list[Any]:
+    def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
     def metric(self, name: str) -> list[float]:
@@ -131,7 +132,7 @@ class Trained:
         return [alert.code for alert in self.of(events.Alert)]
 
 
-def read_events(run: RunDirectory, attempt: int = 1) -> list[events.Event]:
+def read_events(run: RunDirectory, attempt: int = 1) -> list[Event]:
     lines = run.attempt(attempt).event_file("rank-00000").read_bytes().splitlines()
     return [event for line in lines if (event := events.decode(line)) is not None]
 
@@ -150,7 +151,7 @@ def make_profile(model_folder: Path, tmp_path: Path) -> MakeProfile:
         data=Data(name=str(rows), max_length_tokens=256, heldout_pairs=3),
         train=Train(max_steps=2, gradient_accumulation_steps=2, gradient_checkpointing=False, seed=5),
         optimizer=Optimizer(learning_rate=1e-2),
-        schedule=Schedule(kind="constant"),
+        schedule=Schedule(kind="constant", warmup_ratio=0.0),
         eval=Eval(every_steps=0),
         save=Save(every_steps=0),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
 import signal
@@ -18,12 +19,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from dpo_profiles.schema import Profile
+from dpo_profiles.schema import Data, Profile
 from dpo_telemetry import events
 from dpo_telemetry.rundir import control
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_trainer import checkpoint, job
 from dpo_trainer.data.pairs import make_pairs
+from dpo_trainer.data.source import load_rows
 from dpo_trainer.emit.callback import RunCallback
 from dpo_trainer.model.base import load_base, load_tokenizer
 
@@ -331,11 +333,9 @@ def test_a_request_is_served_at_the_end_of_the_step_and_answered(
 def test_a_stop_while_the_run_loads_ends_it_without_a_checkpoint(
     make_profile: MakeProfile, train: TrainRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = job.load_rows
-
-    def interrupted(data: Any) -> Any:
+    def interrupted(data: Data) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        return original(data)
+        return load_rows(data)
 
     monkeypatch.setattr(job, "load_rows", interrupted)
     ended = train(make_profile())
@@ -380,3 +380,32 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     found = load_file(resumed.run.adapter_dir / "adapter_model.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert resumed.of(events.Eval)[-1].metrics["eval_loss"] == whole.of(events.Eval)[-1].metrics["eval_loss"]
+
+
+def test_an_attempt_after_the_last_step_writes_the_same_adapter_and_trains_nothing(
+    make_profile: MakeProfile, train: TrainRun
+) -> None:
+    profile = make_profile()
+    ended = train(profile)
+    before = load_file(ended.run.adapter_dir / "adapter_model.safetensors")
+    again = train(profile, ended.run)
+    assert (again.code, again.of(events.Step)) == (0, [])
+    after = load_file(again.run.adapter_dir / "adapter_model.safetensors")
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_disk_that_refuses_a_checkpoint_leaves_none_behind_and_says_so(
+    make_profile: MakeProfile,
+    new_run: Callable[[Profile], RunDirectory],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr(checkpoint, "_sync", full)
+    run = new_run(make_profile())
+    with pytest.raises(OSError, match="No space left"):
+        job.run(run.path, 1)
+    assert list(run.checkpoints_dir.iterdir()) == []
+    end = next(event for event in read_events(run) if isinstance(event, events.Exit))
+    assert (end.code, "No space left" in end.reason) == (2, True)

@@ -7,6 +7,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import click
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from dpo_profiles.load import parse_resolved
 from dpo_profiles.schema import Profile
 from dpo_telemetry import events, identity
-from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_BUG, EXIT_FINE, EXIT_USAGE
+from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_BUG, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 from dpo_telemetry.writer import EventWriter
 from dpo_trainer import checkpoint, engine
@@ -109,8 +110,14 @@ class Job:
         except torch.OutOfMemoryError as error:
             self.emitter.alert("oom", "critical", str(error).splitlines()[0])
             return self._end(EXIT_BAD_NEWS, "oom")
-        except TrainerError as error:
-            self._end(EXIT_USAGE, error.format_message())
+        except click.ClickException as error:
+            self._end(error.exit_code, error.format_message())
+            raise
+        except OSError as error:
+            self._end(EXIT_USAGE, f"{error.filename or 'the system'}: {error.strerror or error}")
+            raise
+        except KeyboardInterrupt:
+            self._end(EXIT_INTERRUPTED, "interrupted")
             raise
         except BaseException as error:
             self._end(EXIT_BUG, f"{type(error).__name__}: {error}")

@@ -20,8 +20,8 @@ CODE = "loss_not_falling"
 
 MIN_ROWS = 50
 """Rows before the rule has an opinion: warm-up and noise come first."""
-WINDOW_ROWS = 25
-"""Rows whose mean is compared with ln 2; all behind the warm-up."""
+MIN_WINDOW_ROWS, MAX_WINDOW_ROWS = 25, 200
+"""Bounds of the rows whose mean is compared with ln 2: the later half of those behind the warm-up."""
 START_TOLERANCE = 0.05
 """A log whose first loss is further from ln 2 than this is not a fresh sigmoid DPO run."""
 
@@ -32,7 +32,8 @@ class LossNotFalling:
     def __init__(self, context: Context) -> None:
         self._applies = context.loss_kind in (None, "sigmoid")
         self._rows = 0
-        self._window: deque[tuple[int, float]] = deque(maxlen=WINDOW_ROWS)
+        self._window: deque[tuple[int, float]] = deque(maxlen=MAX_WINDOW_ROWS)
+        self._settled_rows = 0
         self._trained = False
         self._highest_rate = 0.0
 
@@ -48,14 +49,17 @@ class LossNotFalling:
         for step, loss, rises in zip(steps.tolist(), losses.tolist(), self._rises(rows)[keep], strict=True):
             if rises:
                 self._window.clear()
+                self._settled_rows = 0
+            self._settled_rows += 1
             self._window.append((step, loss))
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
-        enough = self._rows >= MIN_ROWS and len(self._window) == WINDOW_ROWS
+        enough = self._rows >= MIN_ROWS and self._settled_rows >= MIN_WINDOW_ROWS
         if not self._applies or not self._trained or not enough:
             return []
-        mean = float(np.mean([loss for _, loss in self._window]))
+        window = list(self._window)[-max(MIN_WINDOW_ROWS, self._settled_rows // 2) :]
+        mean = float(np.mean([loss for _, loss in window]))
         if mean < LN2 - LN2_TOLERANCE:
             return []
         return [
@@ -63,8 +67,8 @@ class LossNotFalling:
                 code=CODE,
                 severity="warning",
                 metric="loss",
-                step=self._window[0][0],
-                last_step=self._window[-1][0],
+                step=window[0][0],
+                last_step=window[-1][0],
                 count=self._rows,
                 message=f"after {self._rows} rows the loss is {mean:.4f} on average, no better than a coin toss"
                 f" (ln 2 = {LN2:.4f})",

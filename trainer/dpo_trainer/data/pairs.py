@@ -49,6 +49,7 @@ def make_pairs(
     shuffled = [pairs[i] for i in order]
     count = data.heldout_pairs or round(len(pairs) * data.heldout_fraction)
     heldout, train = shuffled[:count], shuffled[count:]
+    heldout.sort(key=lambda pair: pair.length_tokens)  # batches of like length have little padding
     prompts = {tuple(pair.prompt_ids) for pair in heldout}
     fresh = [pair for pair in train if tuple(pair.prompt_ids) not in prompts]
     report.dropped_shared_prompt = len(train) - len(fresh)

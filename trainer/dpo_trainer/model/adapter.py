@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from dpo_profiles.schema import Adapter
 from dpo_trainer.errors import TrainerError
+from dpo_trainer.model import reach
 
 POLICY = "default"
 """Name of the trained adapter, which TRL copies into `REFERENCE`."""
@@ -52,6 +53,8 @@ def _load(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
         raise TrainerError(
             f"adapter.path: {path}: holds no adapter_config.json; give the folder of a PEFT adapter"
         )
+    if not local:
+        reach.set_offline(not reach.hub_answers())
     try:
         model = PeftModel.from_pretrained(base, str(path) if local else adapter.path, is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

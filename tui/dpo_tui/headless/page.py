@@ -74,7 +74,7 @@ def _metrics(result: Result, series: SeriesStore, width: int) -> RenderableType:
     cells = max(MIN_SPARKLINE_CELLS, min(MAX_SPARKLINE_CELLS, width - TABLE_CELLS))
     for name, metric in result.metrics.items():
         table.add_row(
-            printable(name, 40),
+            Text(printable(name, 40)),
             str(metric.count),
             Text(str(metric.nonfinite), "bold red") if metric.nonfinite else "",
             *_figures(metric),
