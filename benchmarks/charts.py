@@ -10,18 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import click
 import numpy as np
 from rich.console import RenderableType
 from textual.app import App, ComposeResult
@@ -29,6 +22,7 @@ from textual.containers import Grid
 from textual.screen import Screen
 from textual.widget import Widget
 
+import harness
 from dpo_tui.charts.chart import Line
 from dpo_tui.charts.widget import LineChart
 from dpo_tui.theme import DECK
@@ -36,7 +30,6 @@ from dpo_tui.theme import DECK
 SIZE = (200, 60)
 CHARTS = 6
 GOALS_MS = {10_000: 10.0, 1_000_000: 20.0}
-RESULTS = Path(__file__).parent / "results" / "charts.json"
 
 Make = Callable[[int], Widget]
 Show = Callable[[Widget, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"], None]
@@ -123,10 +116,10 @@ async def frame_ms(make: Make, show: Show, points: int, frames: int) -> float:
     return median(costs[3:])
 
 
-def measure(quick: bool) -> dict[str, Any]:
+def measure(quick: bool) -> dict[str, harness.Figure]:
     """All figures in one run, so that they share a machine and a moment."""
     frames = 10 if quick else 40
-    figures: dict[str, Any] = {}
+    figures: dict[str, harness.Figure] = {}
     installed = [name for name in PEERS if importlib.util.find_spec(name.replace("-", "_"))]
     for points, goal in GOALS_MS.items():
         value = asyncio.run(frame_ms(our_chart, show_ours, points, frames))
@@ -136,41 +129,8 @@ def measure(quick: bool) -> dict[str, Any]:
                 make, show = PEERS[name]()
                 peers[name] = round(asyncio.run(frame_ms(make, show, points, max(3, frames // 5))), 1)
         figures[f"six_charts_{points}_points_ms"] = {"value": round(value, 2), "goal": goal, "peer": peers}
-    names = ["textual", "rich", "numpy", *installed]
-    return {
-        "benchmark": "charts",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": {"cpus": os.cpu_count(), "cpu": _cpu_name(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in names},
-        "figures": figures,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--quick", is_flag=True, help="Fewer frames.")
-@click.option("--record", is_flag=True, help=f"Also write {RESULTS.name} in benchmarks/results.")
-def main(as_json: bool, quick: bool, record: bool) -> None:
-    """Measure six charts at 200 x 60, per frame."""
-    result = measure(quick)
-    if record:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    if as_json:
-        click.echo(json.dumps(result))
-        return
-    for name, figure in result["figures"].items():
-        peers = ", ".join(f"{peer} {value} ms" for peer, value in figure["peer"].items()) or "not measured"
-        click.echo(f"{name}: {figure['value']} ms (goal {figure['goal']} ms; peers: {peers})")
+    return figures
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    harness.main("charts", measure, ("textual", "rich", "numpy", *PEERS))

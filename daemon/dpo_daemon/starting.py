@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from dpo_daemon import exits, processes
 from dpo_daemon.checks import check_start
 from dpo_daemon.errors import DaemonError
@@ -17,6 +19,9 @@ from dpo_profiles.render import to_toml
 from dpo_profiles.schema import Profile
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
+
+SHIPPED = "shipped"
+"""`data.name` of the pairs that come with the package, whatever lies in the working directory."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,27 @@ def prepare(profile_name: str, overrides: Sequence[str]) -> Prepared:
     """
     profile = load_profile(profile_name, overrides)
     check_start(profile, profile_name)
+    profile = with_absolute_paths(profile)
     try:
         return Prepared(profile, make_plan(profile))
     except PlanUnavailableError as error:
         return Prepared(profile, None, f"no memory plan: {error.message}")
+
+
+def with_absolute_paths(profile: Profile) -> Profile:
+    """Local paths made absolute, so that a later attempt finds them from any working directory."""
+    replace = msgspec.structs.replace
+    return replace(
+        profile,
+        model=replace(profile.model, base=_absolute(profile.model.base)),
+        adapter=replace(profile.adapter, path=_absolute(profile.adapter.path)),
+        data=replace(profile.data, name=_absolute(profile.data.name)),
+    )
+
+
+def _absolute(value: str) -> str:
+    path = Path(value).expanduser()
+    return str(path.absolute()) if value and value != SHIPPED and path.exists() else value
 
 
 def start(prepared: Prepared, runs_dir: Path) -> RunDirectory:

@@ -93,7 +93,7 @@ def replay(
     if headless:
         from dpo_tui.headless.command import replay_headless
 
-        return replay_headless(paths, as_json=as_json, fail_on=fail_on or "warning")
+        return replay_headless(paths, as_json=as_json, fail_on=fail_on or "warning", runs_dir=runs_dir)
     if as_json or fail_on:
         raise click.UsageError("--json and --fail-on go with --headless.")
     if len(paths) > 1:

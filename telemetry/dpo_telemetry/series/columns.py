@@ -106,6 +106,13 @@ class Table:
         """Step of the row that was appended last."""
         return self._steps[-1] if self._steps else None
 
+    def last(self, name: str) -> float | None:
+        """Newest effective value of one metric; costs nothing while steps only grow."""
+        column = self._columns.get(name)
+        if column is None:
+            return None
+        return column.values[-1] if not self._out_of_order else float(self.effective(name).values[-1])
+
     def effective_rows(self) -> Ints:
         """Indices of the rows people see, by step: for each step the newest attempt that reached it."""
         return self._sorted()[1]
@@ -200,8 +207,7 @@ class SeriesStore:
 
     def last(self, name: str) -> float | None:
         """Newest effective value; None when the metric was never logged."""
-        series = self.effective(name)
-        return float(series.values[-1]) if len(series) else None
+        return self._table(name).last(name)
 
     def _table(self, name: str) -> Table:
         return self.train if name in self.train.names() else self.eval

@@ -13,12 +13,15 @@ from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_FINE, EXIT_USAGE, render
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.events import Severity
 from dpo_telemetry.foreign.open import ReplayedLog, open_log
+from dpo_telemetry.rundir.find import find_run, runs_directory
 from dpo_tui.headless.page import print_page
 from dpo_tui.headless.result import Result, result_of
 
 
-def replay_headless(paths: Sequence[str], *, as_json: bool, fail_on: Severity) -> int:
-    """Diagnose each path; returns the worst exit code (2 before 1 before 0).
+def replay_headless(
+    paths: Sequence[str], *, as_json: bool, fail_on: Severity, runs_dir: str | None = None
+) -> int:
+    """Diagnose each path, or run by its name; returns the worst exit code (2 before 1 before 0).
 
     With several paths an unreadable one is an error line, and the others are still replayed.
     """
@@ -26,7 +29,7 @@ def replay_headless(paths: Sequence[str], *, as_json: bool, fail_on: Severity) -
     unreadable = False
     for path in paths:
         try:
-            log = open_log(Path(path))
+            log = open_log(_path_of(path, runs_dir))
         except TelemetryError as error:
             if len(paths) == 1:
                 raise
@@ -44,3 +47,12 @@ def replay_headless(paths: Sequence[str], *, as_json: bool, fail_on: Severity) -
     if unreadable:
         return EXIT_USAGE
     return EXIT_BAD_NEWS if any(result.verdict == "alerts" for result in results) else EXIT_FINE
+
+
+def _path_of(text: str, runs_dir: str | None) -> Path:
+    """What is there under this path, else the run of this name."""
+    path = Path(text)
+    # A name with a suffix or a separator means a file, and a run's error would mislead.
+    if path.exists() or path.suffix or path.name != text:
+        return path
+    return find_run(text, runs_directory(runs_dir)).path

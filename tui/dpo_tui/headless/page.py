@@ -66,7 +66,7 @@ def _alert(alert: HealthAlert) -> RenderableType:
 
 
 def _metrics(result: Result, series: SeriesStore, width: int) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for name in ("rows", "bad", "first", "last", "min", "max"):
         table.add_column(name, justify="right", no_wrap=True)
