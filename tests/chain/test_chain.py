@@ -14,6 +14,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.trainer.conftest import FOREIGN_WARNINGS, make_profile, model_folder
+from textual.pilot import Pilot
+
 from dpo_daemon.summary import read_summary
 from dpo_profiles.render import to_toml
 from dpo_profiles.schema import Profile
@@ -22,9 +25,6 @@ from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_tui.app import MonitorApp
 from dpo_tui.snapshot import Snapshot
 from dpo_tui.sources import open_run
-from textual.pilot import Pilot
-
-from tests.trainer.conftest import FOREIGN_WARNINGS, make_profile, model_folder
 
 __all__ = ["make_profile", "model_folder"]
 
@@ -86,7 +86,9 @@ async def test_a_run_is_watched_loses_its_keeper_is_served_again_ends_well_and_r
         os.kill(keeper_of(run), signal.SIGKILL)
         lost = await until(pilot, app, lambda s: s.link != "live", "that the keeper is lost")
         assert not lost.status.ended
-        on = await until(pilot, app, lambda s: s.link != "live" and s.step > lost.step, "a step without keeper")
+        on = await until(
+            pilot, app, lambda s: s.link != "live" and s.step > lost.step, "a step without keeper"
+        )
         kept = await asyncio.to_thread(command, "keep", run.name)
         assert kept.returncode == 0, kept.stderr
         again = await until(pilot, app, lambda s: s.link == "live" and s.step > on.step, "a new keeper")

@@ -19,8 +19,17 @@ HEAVY = ("torch", "transformers", "trl", "peft", "bitsandbytes", "deepspeed", "d
 def light_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("light") / "venv"
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--constraint", REPOSITORY / "constraints.txt", REPOSITORY], check=True, timeout=300)
+    pip: list[str | Path] = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+    ]
+    subprocess.run(
+        [*pip, "--constraint", REPOSITORY / "constraints.txt", REPOSITORY], check=True, timeout=300
+    )
     return folder / "bin"
 
 
