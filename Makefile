@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# --no-compile: most of the training stack is never imported, and compiling it takes as long as a small run.
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 DEMO_MODEL := HuggingFaceTB/SmolLM2-135M-Instruct
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)

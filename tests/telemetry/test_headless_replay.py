@@ -196,3 +196,20 @@ def test_the_page_survives_names_that_would_steer_a_terminal(capsys: Capture, tm
     page = capsys.readouterr().out
     assert "\x1b" not in page
     assert "rewards/[red][/]" in page
+
+
+@pytest.mark.parametrize(
+    ("losses", "course"),
+    [
+        (["1", "2", "3"], "▁▅█"), (["1e308", "-1e308", "1e308"], "█▁█"), (["nan", "1", "2"], "×▁█"),
+        (["nan", "inf"], "××"), (["5", "5"], "▁▁"), (["5e-324", "0.0"], "█▁"),
+    ],
+)  # fmt: skip
+def test_the_course_of_a_metric_is_drawn_whatever_its_values(
+    capsys: Capture, tmp_path: Path, losses: list[str], course: str
+) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"{{'loss': {loss}}}\n" for loss in losses))
+    replay_headless([str(log)], as_json=False, fail_on="warning")
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loss ")]
+    assert row.split()[-1] == course

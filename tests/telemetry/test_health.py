@@ -217,6 +217,12 @@ def test_a_loss_that_blows_up_is_not_falling_either() -> None:
     assert "loss_not_falling" in codes(diagnose(rows))
 
 
+def test_losses_as_large_as_floats_go_are_judged_without_an_overflow() -> None:
+    rows = [row | {"loss": 1e308} for row in healthy(80)]
+    rows[0] = rows[0] | {"loss": LN2}
+    assert "loss_not_falling" in codes(diagnose(rows))
+
+
 def test_another_loss_or_a_run_without_rewards_is_not_judged_by_ln_2() -> None:
     rows = [row | {"rewards/chosen": 0.005} for row in still(120)]
     assert codes(diagnose(rows, context=Context(loss_kind="ipo"))) == []

@@ -15,6 +15,9 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # accelerate imports DeepSpeed wherever it is installed, which takes seconds and tells so.
     "DS_LOG_LEVEL": "error",
+    # On a busy machine threads that spin at barriers cost more than they save: with one core taken
+    # a step of the demo took several times as long.
+    "OMP_WAIT_POLICY": "passive",
 }
 
 

@@ -59,7 +59,7 @@ class LossNotFalling:
         if not self._applies or not self._trained or not enough:
             return []
         window = list(self._window)[-max(MIN_WINDOW_ROWS, self._settled_rows // 2) :]
-        mean = float(np.mean([loss for _, loss in window]))
+        mean = sum(loss / len(window) for _, loss in window)
         if mean < LN2 - LN2_TOLERANCE:
             return []
         return [

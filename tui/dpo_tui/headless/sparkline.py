@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,8 +15,12 @@ def sparkline(values: npt.NDArray[np.float64], cells: int) -> str:
     """At most `cells` characters, each the mean of its values; a value that is not finite shows as a cross."""
     if len(values) == 0:
         return ""
-    groups = np.array_split(values, min(cells, len(values)))
     finite = values[np.isfinite(values)]
+    # Sums and differences of the largest floats overflow; below 1 they do not, and halving is exact.
+    halvings = max(0, math.frexp(float(np.abs(finite).max(initial=0.0)))[1])
+    scaled = np.ldexp(values, -halvings)
+    groups = np.array_split(scaled, min(cells, len(values)))
+    finite = scaled[np.isfinite(scaled)]
     low, span = (float(finite.min()), float(np.ptp(finite))) if len(finite) else (0.0, 0.0)
     return "".join(_bar(group, low, span) for group in groups)
 
