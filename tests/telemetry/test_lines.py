@@ -59,6 +59,12 @@ def test_a_line_that_is_too_long_is_one_damaged_line_however_it_comes() -> None:
     assert read(whole) == read(*pieces) == ([1, 2], 1, 0, False)
 
 
+def test_zeros_behind_a_line_that_is_too_long_begin_a_new_line() -> None:
+    whole = b"y" * (2 * MAX_LINE_BYTES) + bytes(64) + beat(1)
+    pieces = [whole[at : at + 100_000] for at in range(0, len(whole), 100_000)]
+    assert read(whole) == read(*pieces) == ([1], 1, 0, False)
+
+
 def test_an_endless_line_takes_no_memory() -> None:
     reader, block = LineReader(), b"y" * (1 << 20)
     tracemalloc.start()

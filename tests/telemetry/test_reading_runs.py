@@ -242,6 +242,22 @@ def test_a_live_file_without_a_newline_does_not_hold_up_the_reader(
     assert source.offsets()[RANK_0] == 2000
 
 
+def test_a_later_attempt_waits_until_the_earlier_one_is_read(
+    new_run: NewRun, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_READ_BYTES", 300)
+    run = new_run()
+    first, second = two_attempts(lines)
+    append(run, first)
+    create_attempt(run, "", b"{}")
+    append(run, second, attempt=2)
+    source, files = DirectorySource(run), []
+    while chunks := source.poll():
+        files += [chunk.file for chunk in chunks if chunk.file.endswith(".jsonl")]
+    assert files == sorted(files)
+    assert len(set(files)) == 2
+
+
 def test_logs_are_read_on_request_and_nothing_else_is(new_run: NewRun) -> None:
     run = new_run()
     run.attempt(1).log_file(0).write_text("loading\n")

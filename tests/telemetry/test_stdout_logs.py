@@ -85,6 +85,11 @@ def test_evaluation_bars_count_to_another_total(log: Path) -> None:
     assert values(found, "eval_epoch") == [0.5]
 
 
+def test_a_bar_with_a_description_right_behind_a_row_is_not_trainings(log: Path) -> None:
+    text = "".join(f"{{'loss': 0.7}}\n{bar(2, 3, 'Gathering: ')}{bar(n, 20)}" for n in (5, 10))
+    assert steps(parse(log, text)) == [5, 10]
+
+
 def test_an_evaluation_before_training_is_at_step_0(log: Path) -> None:
     text = (
         f"{bar(0, 20)}{bar(3, 3)}{{'eval_loss': 0.69}}\n{bar(3, 3)}{bar(0, 20)}{{'loss': 0.7}}\n{bar(1, 20)}"
