@@ -86,7 +86,9 @@ def test_evaluation_bars_count_to_another_total(log: Path) -> None:
 
 
 def test_a_bar_with_a_description_right_behind_a_row_is_not_trainings(log: Path) -> None:
-    text = "".join(f"{{'loss': 0.7}}\n{bar(2, 3, 'Gathering: ')}{bar(n, 20)}" for n in (5, 10))
+    text = "".join(
+        f"{{'loss': 0.7}}\n{bar(2, 3, 'Gathering: ')}{bar(3, 3, 'Gathering: ')}{bar(n, 20)}" for n in (5, 10)
+    )
     assert steps(parse(log, text)) == [5, 10]
 
 
