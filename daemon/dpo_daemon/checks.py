@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from dpo_daemon.errors import DaemonError
 from dpo_daemon.launch import check_backend
 from dpo_profiles.schema import Profile
 
+PAIR_COLUMNS = ("chosen", "rejected")
 _DATA_FILES = (".json", ".jsonl", ".parquet")
 
 
@@ -22,6 +26,7 @@ def check_start(profile: Profile, label: str) -> None:
     _check_path(label, "model.base", profile.model.base, "give the model's folder, or its hub id")
     _check_path(label, "adapter.path", profile.adapter.path, "give the adapter's folder, or leave it empty")
     _check_path(label, "data.name", profile.data.name, "give a .jsonl or .parquet file, or `shipped`")
+    _check_rows(label, Path(profile.data.name).expanduser())
     if importlib.util.find_spec("torch") is None:
         raise DaemonError("the training stack is not installed; run `pip install 'dpo-deck[train]'`")
 
@@ -31,3 +36,24 @@ def _check_path(label: str, field: str, value: str, mend: str) -> None:
     local = value.startswith((".", "/", "~")) or value.count("/") > 1 or value.endswith(_DATA_FILES)
     if local and not Path(value).expanduser().exists():
         raise DaemonError(f"{label}: {field}: {value}: there is no such file or folder; {mend}")
+
+
+def _check_rows(label: str, path: Path) -> None:
+    """JSON lines are looked into: a file without pairs would otherwise fail behind a closed terminal."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = next((line for line in file if line.strip()), None)
+    if first is None:
+        raise DaemonError(f"{label}: data.name: {path}: is empty; give a file with a preference pair a line")
+    try:
+        row = msgspec.json.decode(first, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        raise DaemonError(
+            f"{label}: data.name: {path}: its first line is no JSON object; give a preference pair a line"
+        ) from None
+    if missing := [column for column in PAIR_COLUMNS if column not in row]:
+        raise DaemonError(
+            f"{label}: data.name: {path}: has no column {' and no column '.join(missing)}; "
+            f"a pair needs {' and '.join(PAIR_COLUMNS)}"
+        )

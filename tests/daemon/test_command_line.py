@@ -74,6 +74,24 @@ def test_a_wrong_question_is_one_line_that_names_it(home: Home, arguments: list[
     assert says in refused(home.daemon(*arguments))
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("no json\n", "is no JSON object"),
+        ("[1, 2]\n", "is no JSON object"),
+        ('{"prompt": "p", "chosen": "c"}\n', "has no column rejected"),
+    ],
+)
+def test_preference_data_without_pairs_is_refused_before_anything_is_made(
+    home: Home, rows: str, says: str
+) -> None:
+    (home.path / "pairs.jsonl").write_text(rows)
+    assert says in refused(home.daemon("start", "--profile", "demo", "--set", "data.name=pairs.jsonl"))
+    assert not home.runs_dir.exists()
+
+
 def test_a_runs_directory_that_cannot_be_made_is_named(home: Home) -> None:
     (home.path / "file").write_text("not a folder")
     assert "file/runs" in refused(home.daemon("start", "--profile", "tiny.toml", "--runs-dir", "file/runs"))
@@ -197,6 +215,6 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_a_profile_path_may_stand_anywhere(home: Home, tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
-    data.write_text("{}\n")
+    data.write_text('{"chosen": "a", "rejected": "b"}\n')
     result = home.daemon("start", "--profile", "demo", "--set", f"data.name={data}", "--dry-run")
     assert result.returncode == 0, result.stderr

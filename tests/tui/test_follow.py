@@ -38,7 +38,7 @@ def test_each_step_is_a_line_and_the_summary_says_how_it_went(new_run: Callable[
     finish(builder, margins=0.412, margins_low=0.301, margins_high=0.533)
     code, lines = followed(builder)
     assert code == 0
-    assert "load begin   SmolLM2-135M-Instruct" in lines
+    assert "loading   SmolLM2-135M-Instruct" in lines
     steps = [line for line in lines if line.startswith("step")]
     assert len(steps) == 3
     for part in ("step 1/3", "loss", "margin", "accuracy", "grad norm", "6.80 s"):

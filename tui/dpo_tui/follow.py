@@ -32,6 +32,14 @@ FIGURES = (
     ("grad_norm", "grad norm"),
 )
 
+DOING: dict[events.PhaseName, str] = {
+    "load": "loading",
+    "reference": "holding the reference against the policy",
+    "train": "training",
+    "eval": "evaluating",
+    "save": "saving",
+}
+
 Print = Callable[[str], None]
 
 
@@ -118,16 +126,19 @@ class Follower:
         return "   ".join(parts)
 
     def _say_phase(self, event: events.Phase) -> None:
-        if event.state == "progress":
-            if time.monotonic() - self._progress_s < PROGRESS_EVERY_S:
+        """A phase that begins, and now and then how far it is; its end shows in what follows."""
+        if event.state == "begin":
+            self._print("   ".join(filter(None, (DOING[event.name], event.message))))
+        elif event.state == "progress" and (event.message or event.total):
+            if time.monotonic() - self._progress_s < PROGRESS_EVERY_S and not event.message:
                 return
             self._progress_s = time.monotonic()
-        done = ""
-        if event.done is not None:
-            total = f"/{number(event.total)}" if event.total is not None else ""
-            done = f"   {number(event.done)}{total} {event.unit}".rstrip()
-        message = f"   {event.message}" if event.message else ""
-        self._print(f"{event.name} {event.state}{done}{message}")
+            far = (
+                f"{event.done or 0:g} of {event.total:g} {event.unit}".rstrip()
+                if (event.total or 0) > 1
+                else ""
+            )
+            self._print("   " + "   ".join(filter(None, (far, event.message))))
 
     def _print(self, line: str) -> None:
         self.write(printable(line))
@@ -156,7 +167,8 @@ def _figures(metrics: dict[str, events.Number], prefix: str = "") -> str:
 
 
 def _took(model: RunModel) -> str:
-    seen = [process.last_seen_s for process in model.processes.values()]
+    ranks = [p for p in model.processes.values() if p.start is not None and p.start.role == "rank"]
+    seen = [rank.last_seen_s for rank in ranks]
     start = model.attempt.start if model.attempt is not None else None
     return f" after {duration(max(seen) - start.t)}" if seen and start is not None else ""
 
