@@ -74,16 +74,12 @@ class Agent:
         )
 
     def _begin(self) -> None:
-        this = identity.current()
-        live.register(self._run, this)
+        live.register(self._run, identity.current())
         self._writer.put(
             events.Start(
                 **events.stamp(),
+                **identity.writer_fields(),
                 role="agent",
-                host=self._host,
-                pid=this.pid,
-                boot_id=this.boot_id,
-                process_started=this.started,
                 attempt=self._attempt.number,
             )
         )

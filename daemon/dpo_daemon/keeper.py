@@ -113,15 +113,11 @@ class Keeper:
                 break
         else:
             raise DaemonError(f"{self._attempt.events_dir}: holds 9,999 files of keepers; remove some")
-        this = self._identity
         writer.put(
             events.Start(
                 **events.stamp(),
+                **identity.writer_fields(),
                 role="keeper",
-                host=identity.host_name(),
-                pid=this.pid,
-                boot_id=this.boot_id,
-                process_started=this.started,
                 attempt=self._attempt.number,
             )
         )

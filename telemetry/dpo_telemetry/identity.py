@@ -7,6 +7,7 @@ import socket
 import uuid
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import msgspec
 import psutil
@@ -47,6 +48,21 @@ def boot_id() -> str:
 def current() -> ProcessIdentity:
     """The identity of the calling process."""
     return of_pid(os.getpid())
+
+
+class WriterFields(TypedDict):
+    """What a Start event says of the process that writes it."""
+
+    host: str
+    pid: int
+    boot_id: str
+    process_started: float
+
+
+def writer_fields() -> WriterFields:
+    """The calling process, for `Start(**stamp(), **writer_fields(), role=...)`."""
+    this = current()
+    return WriterFields(host=host_name(), pid=this.pid, boot_id=this.boot_id, process_started=this.started)
 
 
 def of_pid(pid: int) -> ProcessIdentity:

@@ -244,15 +244,11 @@ class Job:
         return found[-1] if found else None
 
     def _start(self) -> None:
-        me = identity.current()
         self.emitter.put(
             events.Start(
                 **events.stamp(),
+                **identity.writer_fields(),
                 role="rank",
-                host=identity.host_name(),
-                pid=me.pid,
-                boot_id=me.boot_id,
-                process_started=me.started,
                 rank=self.engine.rank,
                 world_size=self.engine.world_size,
                 attempt=self.attempt.number,
