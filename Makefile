@@ -16,8 +16,10 @@ help: ## what can be made
 
 demo: $(VENV)/.train ## train a 135M model with QLoRA DPO and watch it
 	@$(BIN)/python -m dpo_trainer.model.hub --fetch $(DEMO_MODEL)
-	@run=$$($(BIN)/dpo-daemon start --profile demo --json | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["path"])') \
-	&& if [ -t 1 ]; then $(BIN)/dpo-tui attach "$$run"; else $(BIN)/dpo-tui attach --plain "$$run"; fi
+	@out=$$($(BIN)/dpo-daemon start --profile demo --runs-dir runs --json) || exit $$?; \
+	run=$$(echo "$$out" | $(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["path"])'); \
+	if [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && [ "$${TERM:-dumb}" != dumb ]; \
+	then $(BIN)/dpo-tui attach "$$run"; else $(BIN)/dpo-tui attach --plain "$$run"; fi
 
 test: check ## everything CI runs: the checks and the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -33,7 +35,7 @@ venv: $(VENV)/.all ## the training stack, the check tools and the benchmarks' pe
 bench: venv ## every benchmark, recorded under benchmarks/results
 	@for script in $$(grep -l '__main__' benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script --record || exit 1; done
 
-pictures: venv ## the pictures of the README, from the newest finished run
+pictures: venv ## the pictures of the README, from the newest run under runs/
 	$(BIN)/python -m dpo_tui.pictures "$$(ls -d runs/*/ | tail -n 1)" docs/pictures
 
 docs: venv ## pages that are written from the code

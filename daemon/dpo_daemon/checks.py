@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def check_start(profile: Profile, label: str) -> None:
     _check_path(label, "model.base", profile.model.base, "give the model's folder, or its hub id")
     _check_path(label, "adapter.path", profile.adapter.path, "give the adapter's folder, or leave it empty")
     _check_path(label, "data.name", profile.data.name, "give a .jsonl or .parquet file, or `shipped`")
-    _check_rows(label, Path(profile.data.name).expanduser())
+    _check_rows(label, Path(os.path.expanduser(profile.data.name)))
     if importlib.util.find_spec("torch") is None:
         raise DaemonError("the training stack is not installed; run `pip install 'dpo-deck[train]'`")
 
@@ -34,7 +35,7 @@ def check_start(profile: Profile, label: str) -> None:
 def _check_path(label: str, field: str, value: str, mend: str) -> None:
     """A value that reads as a local path has to be there; a hub id is asked for later."""
     local = value.startswith((".", "/", "~")) or value.count("/") > 1 or value.endswith(_DATA_FILES)
-    if local and not Path(value).expanduser().exists():
+    if local and not os.path.exists(os.path.expanduser(value)):
         raise DaemonError(f"{label}: {field}: {value}: there is no such file or folder; {mend}")
 
 

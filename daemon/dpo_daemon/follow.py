@@ -13,6 +13,8 @@ from dpo_telemetry.text import printable
 
 READ_BYTES = 1 << 20
 POLL_INTERVAL_S = 0.2
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is handed out in pieces."""
 
 _LINE_END = re.compile(rb"[\r\n]+")
 """A progress bar ends its lines with a carriage return alone."""
@@ -34,6 +36,9 @@ class LogReader:
         while data := self._read():
             self._offset += len(data)
             *complete, self._tail = _LINE_END.split(self._tail + data)
+            if len(self._tail) > MAX_LINE_BYTES:
+                complete.append(self._tail)
+                self._tail = b""
             self._complete.extend(filter(None, complete))
             while self._complete:
                 yield _clean(self._complete.popleft())

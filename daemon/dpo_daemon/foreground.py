@@ -11,9 +11,10 @@ import msgspec
 
 from dpo_daemon.follow import LogReader, follow
 from dpo_daemon.stopping import ask_to_stop, end_now
-from dpo_daemon.summary import Summary, read_model, summarise
+from dpo_daemon.summary import Summary, summarise
 from dpo_daemon.tables import print_closing
 from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_INTERRUPTED, render
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 
@@ -33,7 +34,7 @@ def follow_to_the_end(run: RunDirectory, *, quiet: bool) -> tuple[Summary, int]:
         interrupted = _print_lines(run, attempt, quiet)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    model = read_model(run)
+    model = read_run(run)
     summary = summarise(run, model, None)
     if not quiet:
         print_closing(run, model, summary, time.time() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def with_absolute_paths(profile: Profile) -> Profile:
 
 
 def _absolute(value: str) -> str:
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))
     return str(path.absolute()) if value and value != SHIPPED and path.exists() else value
 
 

@@ -10,9 +10,10 @@ import msgspec
 from dpo_telemetry import events, identity
 from dpo_telemetry.identity import ProcessIdentity
 from dpo_telemetry.reader.model import RunModel
-from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.reader.status import ENDED, State, status_of
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.layout import RunDirectory
+from dpo_telemetry.text import printable
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +61,9 @@ def summarise(run: RunDirectory, model: RunModel, keeper: ProcessIdentity | None
     finite_eta_s = model.eta_s if model.eta_s is not None and math.isfinite(model.eta_s) else None
     return Summary(
         id=info.id,
-        name=info.name,
+        name=printable(info.name),
         state=status.state,
-        reason=status.reason,
+        reason=printable(status.reason),
         attempt=model.attempt.number if model.attempt else None,
         step=model.last_step,
         max_steps=model.max_steps,
@@ -74,19 +75,6 @@ def summarise(run: RunDirectory, model: RunModel, keeper: ProcessIdentity | None
         host=identity.host_name(),
         updated=time.time(),
     )
-
-
-def read_model(run: RunDirectory) -> RunModel:
-    """Everything that the run directory says now, keeper or not.
-
-    Raises:
-        TelemetryError: this is no run directory.
-    """
-    run.info()
-    source, model = DirectorySource(run), RunModel()
-    while chunks := source.poll():
-        model.apply(chunks)
-    return model
 
 
 def read_summary(run: RunDirectory) -> Summary | None:
@@ -106,10 +94,10 @@ def current_summary(run: RunDirectory) -> Summary:
     written = read_summary(run)
     attempts = run.attempts()
     if written is None or not attempts or written.attempt != attempts[-1].number:
-        return summarise(run, read_model(run), None)
+        return summarise(run, read_run(run), None)
     if written.ended or (written.keeper_alive() and not attempts[-1].ended()):
         return written
-    return summarise(run, read_model(run), None)
+    return summarise(run, read_run(run), None)
 
 
 def agent_of(model: RunModel) -> ProcessIdentity | None:
@@ -118,18 +106,19 @@ def agent_of(model: RunModel) -> ProcessIdentity | None:
     for process in model.processes.values():
         start = process.start
         if start and start.role == "agent" and attempt and process.attempt == attempt.number:
-            return ProcessIdentity(start.boot_id, start.pid, start.process_started)
+            return identity_of(start)
     return None
 
 
 def ranks_of(model: RunModel, attempt: int) -> list[ProcessIdentity]:
     """Processes that write as ranks of an attempt."""
     starts = [process.start for process in model.processes.values() if process.attempt == attempt]
-    return [
-        ProcessIdentity(start.boot_id, start.pid, start.process_started)
-        for start in starts
-        if start is not None and start.role == "rank"
-    ]
+    return [identity_of(start) for start in starts if start is not None and start.role == "rank"]
+
+
+def identity_of(start: events.Start) -> ProcessIdentity:
+    """The process that wrote a start event."""
+    return ProcessIdentity(start.boot_id, start.pid, start.process_started)
 
 
 def _last_metrics(model: RunModel) -> dict[str, events.Number]:

@@ -136,7 +136,7 @@ def _range(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.gt is not None:
         limits.append(f"above {kind.gt:g}")
     if kind.le is not None:
-        limits.append(f"of at most {kind.le:g}")
+        limits.append(f"of at most {kind.le}")
     if kind.lt is not None:
         limits.append(f"below {kind.lt:g}")
     return " " + " and ".join(limits) if limits else ""

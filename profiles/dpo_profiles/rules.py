@@ -113,11 +113,11 @@ def _flash_attention_is_16_bit(profile: Profile) -> str | None:
 
 def _smoothing_is_used(profile: Profile) -> str | None:
     loss = profile.loss
-    if not loss.label_smoothing or loss.kind in ("sigmoid", "robust"):
+    if not loss.label_smoothing or loss.kind == "robust":
         return None
     return (
         f"loss.label_smoothing: is {loss.label_smoothing:g} but loss.kind {loss.kind} does not use it; "
-        "set it to 0, or take sigmoid or robust"
+        "set it to 0, or take robust"
     )
 
 

@@ -128,7 +128,9 @@ class Train(Section, frozen=True, kw_only=True):
     max_grad_norm: Annotated[
         float, _meta("norm", "Gradients are clipped to this norm; 0 never clips", ge=0)
     ] = 1.0
-    seed: Annotated[int, _meta("seed", "Seed of split, order, dropout and new adapter weights", ge=0)] = 1234
+    seed: Annotated[
+        int, _meta("seed", "Seed of split, order, dropout and new adapter weights", ge=0, le=2**32 - 1)
+    ] = 1234
 
 
 class Optimizer(Section, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dpo_daemon.cli import COMMANDS, daemon
-from dpo_daemon.summary import read_model
 from dpo_profiles.load import load_profile
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.create import create_run
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunDirectory
@@ -30,6 +30,7 @@ BROKEN = {
     "unknown key": '[model]\nbase = "a/b"\n[train]\nlearning_rat = 1',
     "no model": 'name = "x"',
     "missing data": 'name = "x"\n[model]\nbase = "a/b"\n[data]\nname = "./no/such.jsonl"',
+    "nobody's home": 'name = "x"\n[model]\nbase = "a/b"\n[data]\nname = "~no-such-user/x.jsonl"',
     "missing model": 'name = "x"\n[model]\nbase = "./no/such/model"',
     "missing adapter": 'name = "x"\n[model]\nbase = "a/b"\n[adapter]\npath = "/no/such/adapter"',
     "backend": 'name = "x"\n[model]\nbase = "a/b"\n[engine]\nbackend = "ddp"\ngpus_per_node = 2',
@@ -109,7 +110,7 @@ def test_stop_with_several_live_runs_refuses_and_names_them(
     home: Home, ended: Ended, eventually: Eventually
 ) -> None:
     first, second = (home.start(STANDIN_STEPS="10000") for _ in range(2))
-    eventually(lambda: read_model(first).last_step and read_model(second).last_step, "both to train")
+    eventually(lambda: read_run(first).last_step and read_run(second).last_step, "both to train")
     line = refused(home.daemon("stop"))
     assert first.name in line
     assert second.name in line

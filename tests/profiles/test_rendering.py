@@ -23,7 +23,7 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.BoolType():
             return st.booleans()
         case inspect.IntType():
-            return st.integers(kind.ge or 0, 2**63 - 1)
+            return st.integers(kind.ge or 0, 2**63 - 1 if kind.le is None else kind.le)
         case inspect.FloatType():
             low = kind.ge if kind.ge is not None else kind.gt
             return st.floats(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dpo_telemetry import events
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
@@ -213,3 +214,26 @@ def test_the_course_of_a_metric_is_drawn_whatever_its_values(
     replay_headless([str(log)], as_json=False, fail_on="warning")
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loss ")]
     assert row.split()[-1] == course
+
+
+def test_a_run_that_failed_before_its_first_row_is_bad_news(
+    tmp_path: Path, capsys: Capture, lines: Lines
+) -> None:
+    oom = events.Alert(**lines.stamp(), code="oom", severity="critical", message="out of memory\x1b]0;x\x07")
+    run = a_run(tmp_path, lines.start() + lines.event(oom))
+    code, result = replay(capsys, run.path)
+    assert (code, result["rows"], result["first_step"]) == (1, 0, None)
+    assert replay_headless([str(run.path)], as_json=False, fail_on="warning") == 1
+    page = capsys.readouterr().out
+    assert "Out of memory" in page
+    assert "\x1b" not in page
+
+
+@pytest.mark.parametrize("profile", ["demo", "qwen2.5-7b"])
+def test_a_run_is_replayed_by_its_name(tmp_path: Path, capsys: Capture, lines: Lines, profile: str) -> None:
+    run = create_run(tmp_path / "runs", profile)
+    attempt = create_attempt(run, "", b"{}")
+    attempt.event_file("rank-00000").write_bytes(lines.start() + lines.step(1, loss=0.69))
+    runs_dir = str(tmp_path / "runs")
+    assert replay_headless([run.name], as_json=True, fail_on="warning", runs_dir=runs_dir) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 1

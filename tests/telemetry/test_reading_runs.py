@@ -390,6 +390,22 @@ def test_recorded_alerts_stand_beside_those_of_the_rules_once_each(lines: Lines)
     ]
 
 
+def test_what_a_keepers_rules_said_goes_when_a_new_attempt_passes_it(lines: Lines) -> None:
+    said = events.Alert(
+        **lines.stamp(), code="nonfinite", severity="critical", message="m", metric="loss", step=1
+    )
+    keeper = events.Start(
+        **lines.stamp(), role="keeper", host="h", pid=1, boot_id="b", process_started=1.0, attempt=1
+    )
+    model = model_of(Chunk(RANK_0, 0, lines.start() + lines.step(1, loss=float("nan"))))
+    model.apply([Chunk("attempts/001/events/keeper-1.jsonl", 0, lines.event(keeper) + lines.event(said))])
+    assert [alert.code for alert in model.alerts] == ["nonfinite"]
+    again = lines.start(resumed_from_step=0) + lines.step(1, loss=0.6)
+    model.apply([Chunk("attempts/002/events/rank-00000.jsonl", 0, again)])
+    assert model.alerts == []
+    assert len(model.recorded_alerts) == 1
+
+
 def test_a_folder_that_vanishes_is_nothing_new(new_run: NewRun, tmp_path: Path) -> None:
     run = new_run()
     source = DirectorySource(run)

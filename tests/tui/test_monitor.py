@@ -118,6 +118,15 @@ async def test_q_quits_with_code_0(live_run: RunBuilder) -> None:
     assert app.failure is None
 
 
+async def test_q_quits_from_the_help_too(live_run: RunBuilder) -> None:
+    app = monitor(live_run)
+    async with app.run_test() as pilot:
+        await drawn(app, pilot)
+        await pilot.press("question_mark")
+        await pilot.press("q")
+        assert app.return_code == 0
+
+
 async def test_the_question_mark_opens_and_closes_the_help(live_run: RunBuilder) -> None:
     app = monitor(live_run)
     async with app.run_test(size=(80, 24)) as pilot:

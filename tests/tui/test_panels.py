@@ -13,7 +13,7 @@ from dpo_telemetry.reader.status import Status
 from dpo_tui.panels.alerts import alerts
 from dpo_tui.panels.header import header, progress
 from dpo_tui.panels.log import log
-from dpo_tui.panels.memory import by_group, memory
+from dpo_tui.panels.memory import bar, by_group, memory
 from dpo_tui.signs import ASCII, UNICODE, signs_for
 from dpo_tui.snapshot import MemoryRow, Snapshot
 
@@ -150,3 +150,8 @@ def test_terminals_without_unicode_get_ascii() -> None:
     snapshot = replace(BASE, memory=(row(),), alerts=(NONFINITE,))
     for draw in (header, progress, memory, alerts, log):
         assert all(line.isascii() for line in plain(draw(snapshot, 60, 8, ASCII)))
+
+
+def test_a_count_below_nothing_draws_nothing() -> None:
+    drawn = bar(row(measured={"policy_weights": 100 * MIB, "adapters": -5}), 20, UNICODE)
+    assert drawn.cell_length == 20

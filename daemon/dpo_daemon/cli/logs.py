@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -47,9 +48,9 @@ def command(run_text: str | None, runs_dir: Path | None, following: bool, rank: 
         for line in follow(reader, attempt):
             click.echo(line)
         return
-    lines = [*reader.lines(), *reader.rest()]
+    lines = chain(reader.lines(), reader.rest())
     if as_json:
-        print_json({"run": run.name, "attempt": attempt.number, "rank": rank, "lines": lines})
+        print_json({"run": run.name, "attempt": attempt.number, "rank": rank, "lines": list(lines)})
     else:
         for line in lines:
             click.echo(line)

@@ -8,8 +8,10 @@ import click
 import msgspec
 
 from dpo_daemon.cli.options import json_option, print_json, run_argument, runs_dir_option
-from dpo_daemon.summary import read_model, read_summary, summarise
+from dpo_daemon.summary import read_summary, summarise
 from dpo_daemon.tables import print_status
+from dpo_telemetry.health.findings import findings
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.find import find_run, runs_directory
 
 BAD_STATES = ("failed", "hung", "silent")
@@ -31,7 +33,7 @@ def command(run_text: str | None, runs_dir: Path | None, as_json: bool) -> None:
     """
     run = find_run(run_text, runs_directory(runs_dir))
     written = read_summary(run)
-    model = read_model(run)
+    model = read_run(run)
     keeper = written.keeper if written is not None and written.keeper_alive() else None
     summary = summarise(run, model, keeper)
     if as_json:
@@ -40,7 +42,7 @@ def command(run_text: str | None, runs_dir: Path | None, as_json: bool) -> None:
                 **msgspec.structs.asdict(summary),
                 "path": str(run.path),
                 "alerts": model.alerts,
-                "findings": model.diagnosis.findings(),
+                "findings": findings(model.alerts),
             }
         )
     else:

@@ -8,8 +8,9 @@ import click
 
 from dpo_daemon.cli.options import json_option, print_json, run_argument, runs_dir_option
 from dpo_daemon.errors import DaemonError
-from dpo_daemon.stopping import ask_to_stop, end_now, wait_for_end
-from dpo_daemon.summary import read_model, summarise
+from dpo_daemon.stopping import ask_to_stop, end_now, record_if_gone, wait_for_end
+from dpo_daemon.summary import summarise
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.find import find_run, runs_directory
 
 
@@ -36,14 +37,16 @@ def command(run_text: str | None, runs_dir: Path | None, now: bool, wait_s: floa
     if not attempts or attempts[-1].ended():
         raise DaemonError(f"{run.path}: is not running, nothing to stop; see `dpo-daemon status {run.name}`")
     attempt = attempts[-1]
-    if now:
+    if record_if_gone(run, attempt):
+        ended = True
+    elif now:
         ended = end_now(run, attempt, wait_s)
     else:
         ask_to_stop(run, attempt)
         if wait_s and not as_json:
             click.echo(f"{run.name}: saving and ending after this step", err=True)
         ended = wait_for_end(attempt, wait_s)
-    summary = summarise(run, read_model(run), None)
+    summary = summarise(run, read_run(run), None)
     if as_json:
         print_json({"run": run.name, "ended": ended, "state": summary.state, "reason": summary.reason})
     elif ended:

@@ -12,8 +12,7 @@ from dpo_telemetry.health.alerts import Finding, HealthAlert
 from dpo_telemetry.health.diagnosis import Diagnosis
 from dpo_telemetry.health.findings import findings
 from dpo_telemetry.health.rule import Context
-from dpo_telemetry.reader.model import RunModel
-from dpo_telemetry.reader.source import DirectorySource
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.series.columns import SeriesStore
 from dpo_telemetry.text import printable
@@ -47,17 +46,13 @@ def open_log(path: Path) -> ReplayedLog:
         log = _open_run(path) if (path / "run.json").is_file() else _diagnosed(path, _open_foreign(path))
     except OSError as error:
         raise TelemetryError(f"{path}: cannot be read: {error.strerror}") from error
-    if not len(log.series.train) and not len(log.series.eval):
+    if not len(log.series.train) and not len(log.series.eval) and not log.alerts:
         raise TelemetryError(f"{path}: nothing to diagnose: it holds no row of metrics")
     return log
 
 
 def _open_run(path: Path) -> ReplayedLog:
-    run = RunDirectory(path.absolute())
-    run.info()
-    model, source = RunModel(), DirectorySource(run)
-    while chunks := source.poll():
-        model.apply(chunks)
+    model = read_run(RunDirectory(path.absolute()))
     alerts = model.alerts
     return ReplayedLog(
         source=printable(str(path)),

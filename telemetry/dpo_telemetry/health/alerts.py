@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dpo_telemetry.events import SEVERITIES, Alert, Severity
+from dpo_telemetry.text import printable
 
 
 class HealthAlert(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,14 +26,14 @@ class HealthAlert(msgspec.Struct, frozen=True, kw_only=True):
     def of_event(cls, event: Alert) -> HealthAlert:
         """The alert that a process of the run wrote down."""
         return cls(
-            code=event.code,
+            code=printable(event.code),
             severity=event.severity,
-            metric=event.metric,
+            metric=None if event.metric is None else printable(event.metric),
             step=event.step,
             last_step=event.last_step,
             count=event.count,
-            message=event.message,
-            advice=event.advice,
+            message=printable(event.message),
+            advice=printable(event.advice),
         )
 
     @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dpo_telemetry.health.adapter_frozen import AdapterFrozen
 from dpo_telemetry.health.alerts import Finding, HealthAlert
 from dpo_telemetry.health.bf16_rounding import Bf16Rounding
@@ -13,19 +15,22 @@ from dpo_telemetry.health.reference_mismatch import ReferenceMismatch
 from dpo_telemetry.health.rule import Context, Rule
 from dpo_telemetry.series.columns import Rows
 
+RULES: dict[str, Callable[[Context], Rule]] = {
+    "nonfinite": NonFinite,
+    "empty_completions": EmptyCompletions,
+    "reference_mismatch": ReferenceMismatch,
+    "adapter_frozen": AdapterFrozen,
+    "loss_not_falling": LossNotFalling,
+    "bf16_rounding": Bf16Rounding,
+}
+"""By the code of their alerts."""
+
 
 class Diagnosis:
     """Feeds rows to every rule and collects what they say."""
 
     def __init__(self, context: Context) -> None:
-        self._rules: list[Rule] = [
-            NonFinite(context),
-            EmptyCompletions(context),
-            ReferenceMismatch(context),
-            AdapterFrozen(context),
-            LossNotFalling(context),
-            Bf16Rounding(context),
-        ]
+        self._rules = [rule(context) for rule in RULES.values()]
 
     def feed(self, rows: Rows) -> None:
         """Let every rule look at the next rows, which come in the order of their steps."""

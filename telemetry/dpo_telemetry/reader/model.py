@@ -15,7 +15,7 @@ import msgspec
 from dpo_telemetry import events
 from dpo_telemetry.events import AnyEvent
 from dpo_telemetry.health.alerts import HealthAlert
-from dpo_telemetry.health.diagnosis import Diagnosis
+from dpo_telemetry.health.diagnosis import RULES, Diagnosis
 from dpo_telemetry.health.rule import Context
 from dpo_telemetry.reader.lines import LineReader
 from dpo_telemetry.reader.source import Chunk
@@ -80,6 +80,8 @@ class RunModel:
         self.series = SeriesStore()
         self.diagnosis = Diagnosis(Context())
         self.recorded_alerts: list[events.Alert] = []
+        """Every alert event, those of keepers included."""
+        self._told_alerts: list[events.Alert] = []
         self.phase: events.Phase | None = None
         """Innermost phase of rank 0 that is open, else the last one that ended."""
         self.phases: list[events.Phase] = []
@@ -127,9 +129,12 @@ class RunModel:
 
     @property
     def alerts(self) -> list[HealthAlert]:
-        """Alerts of the rules and those that processes of the run recorded, each code and metric once."""
+        """Alerts of the rules and those that processes of the run recorded, each code and metric once.
+
+        What a keeper's rules said is left out: they are the same rules, over what was effective then.
+        """
         found = {(alert.code, alert.metric): alert for alert in self.diagnosis.alerts()}
-        for event in self.recorded_alerts:
+        for event in self._told_alerts:
             found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
         return sorted(found.values(), key=HealthAlert.rank)
 
@@ -270,12 +275,15 @@ class RunModel:
             case events.LogGap():
                 self.lost_events += event.lost
             case _:
-                self._collect(event)
+                self._collect(event, process)
 
-    def _collect(self, event: AnyEvent) -> None:
+    def _collect(self, event: AnyEvent, process: ProcessView) -> None:
         match event:
             case events.Alert():
                 self.recorded_alerts.append(event)
+                by_keeper = process.start is not None and process.start.role == "keeper"
+                if not (by_keeper and event.code in RULES):
+                    self._told_alerts.append(event)
             case events.Checkpoint():
                 self.checkpoints.append(event)
             case events.Sample():

@@ -52,7 +52,12 @@ def replay_headless(
 def _path_of(text: str, runs_dir: str | None) -> Path:
     """What is there under this path, else the run of this name."""
     path = Path(text)
-    # A name with a suffix or a separator means a file, and a run's error would mislead.
-    if path.exists() or path.suffix or path.name != text:
+    if path.exists() or path.name != text:
         return path
-    return find_run(text, runs_directory(runs_dir)).path
+    try:
+        return find_run(text, runs_directory(runs_dir)).path
+    except TelemetryError:
+        # A name with a suffix may as well mean a file, and a run's error would mislead.
+        if path.suffix:
+            return path
+        raise

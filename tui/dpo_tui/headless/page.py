@@ -48,6 +48,8 @@ def _verdict(result: Result) -> RenderableType:
 
 def _span(result: Result) -> str:
     rows = f"{result.rows} row" + ("s" if result.rows != 1 else "")
+    if result.first_step is None:
+        return rows
     if result.first_step == result.last_step:
         return f"{rows} at step {result.first_step} ({result.step_source})"
     return f"{rows}, steps {result.first_step} to {result.last_step} ({result.step_source})"

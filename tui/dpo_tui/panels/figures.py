@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from dpo_telemetry.figures import number
+from dpo_tui.panels.alerts import STYLES
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
 
@@ -21,7 +22,7 @@ def figures(snapshot: Snapshot, width: int, height: int, signs: Signs) -> list[C
     if not snapshot.alerts:
         return [first, Content.styled("no alerts", "$muted")]
     alert = snapshot.alerts[0]
-    style = {"critical": "$error", "warning": "$warning", "info": "$muted"}[alert.severity]
+    style = STYLES[alert.severity]
     more = f" and {len(snapshot.alerts) - 1} more" if len(snapshot.alerts) > 1 else ""
     return [
         first,

@@ -63,6 +63,8 @@ def bar(row: MemoryRow, width: int, signs: Signs) -> Content:
     cells: list[tuple[str, str]] = [(signs.track, "$chart-grid")] * width
     start = 0
     for group, count in by_group(row.measured).items():
+        if count <= 0:
+            continue
         end = min(width, round((start + count) / scale * width))
         first = min(width, round(start / scale * width))
         cells[first:end] = [(signs.block, f"${_variable(group)}")] * (end - first)
