@@ -84,7 +84,6 @@ class RunModel:
         self._told_alerts: list[events.Alert] = []
         self.phase: events.Phase | None = None
         """Innermost phase of rank 0 that is open, else the last one that ended."""
-        self.phases: list[events.Phase] = []
         self.memory: dict[int, events.Memory] = {}
         self.gpus: dict[tuple[str, int], events.Gpu] = {}
         self.hosts: dict[str, events.Host] = {}
@@ -308,8 +307,6 @@ class RunModel:
         outer = [phase for phase in self._open_phases if phase.name != event.name]
         self._open_phases = outer if event.state == "end" else [*outer, event]
         self.phase = self._open_phases[-1] if self._open_phases else event
-        if event.state != "progress":
-            self.phases.append(event)
 
     @staticmethod
     def _append(table: Table, event: events.Step | events.Eval, attempt: int) -> None:

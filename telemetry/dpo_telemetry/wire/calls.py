@@ -16,6 +16,8 @@ Reply = TypeVar("Reply", bound=Body)
 
 RECONNECT_MS = 50
 RECONNECT_MAX_MS = 1000
+RECEIVE_QUEUE = 1000
+"""Deltas that wait for a client that sleeps; what comes after them is read later."""
 
 
 def connect(context: zmq.Context[zmq.Socket[bytes]], kind: int, path: Path) -> zmq.Socket[bytes]:
@@ -27,6 +29,8 @@ def connect(context: zmq.Context[zmq.Socket[bytes]], kind: int, path: Path) -> z
     if kind == zmq.DEALER:
         # Requests wait for a connection here, not in a queue that a new keeper would have to answer.
         socket.immediate = 1
+    if kind == zmq.SUB:
+        socket.rcvhwm = RECEIVE_QUEUE
     socket.connect(address(path))
     return socket
 

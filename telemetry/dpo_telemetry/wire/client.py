@@ -16,7 +16,7 @@ import zmq
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.events import Action
 from dpo_telemetry.reader.source import Chunk, Link
-from dpo_telemetry.wire.calls import call, connect, version_problem
+from dpo_telemetry.wire.calls import RECEIVE_QUEUE, call, connect, version_problem
 from dpo_telemetry.wire.endpoints import Endpoints
 from dpo_telemetry.wire.follower import Follower
 from dpo_telemetry.wire.frames import NotAMessageError, pack, unpack
@@ -47,8 +47,6 @@ REQUEST_TIMEOUT_S = 3.0
 READS_UNDER_WAY = 8
 POLL_BUDGET_S = 0.05
 """How long one poll goes on while there is something to catch up with."""
-RECEIVE_QUEUE = 1000
-"""Deltas that wait for a client that sleeps; what comes after them is read later."""
 
 
 class WireSource:
@@ -62,7 +60,6 @@ class WireSource:
         self._endpoints = endpoints
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._subscriber = connect(self._context, zmq.SUB, endpoints.publish)
-        self._subscriber.rcvhwm = RECEIVE_QUEUE
         for topic in (TOPIC_DELTA, TOPIC_HEARTBEAT):
             self._subscriber.subscribe(topic)
         self._watch = connect(self._context, zmq.DEALER, endpoints.watch)
