@@ -23,6 +23,7 @@ from dpo_daemon.launch import Launcher
 from dpo_daemon.sample import Sampler
 from dpo_profiles.load import parse_resolved
 from dpo_telemetry import cli, events, identity
+from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.rundir import live
 from dpo_telemetry.rundir.create import write_atomically
 from dpo_telemetry.rundir.exits import HostExit
@@ -46,36 +47,44 @@ class Agent:
         self._launcher = launcher
         self._host = identity.host_name()
         self._terminations = 0
-        self._writer = EventWriter(attempt.event_file(f"agent-{self._host}"))
+        self._writer = self._own_events()
         self._sampler = Sampler(self._host, run.path)
 
     def work(self) -> HostExit:
-        """Run the job to its end, and write down how it ended."""
+        """Run the job to its end, and write down how it ended, also when it is the agent that fails."""
+        try:
+            return self._finish(self._run_job())
+        except Exception as error:
+            processes.end(processes.descendants(), ORPHAN_GRACE_S)
+            if not self._attempt.ended():
+                exits.record_for_agent(self._attempt, f"the agent failed: {type(error).__name__}: {error}")
+            raise
+
+    def _run_job(self) -> HostExit:
         wakeups = _signals_as_bytes()
         processes.adopt_orphans()
-        self._begin()
+        self._register()
         oom_kills = exits.oom_kills()
         try:
             job = self._start()
         except OSError as error:
-            return self._finish(self._unstartable(error))
+            return self._unstartable(error)
         returncode = self._watch(job, wakeups)
         processes.end(processes.descendants(), ORPHAN_GRACE_S)
-        return self._finish(
-            exits.describe(
-                self._host,
-                returncode,
-                killed_by_us=self._terminations > 1
-                or (self._terminations == 1 and returncode == -signal.SIGTERM),
-                oom_killed=exits.oom_kills() > oom_kills,
-                rank_says=exits.reason_of_rank(self._attempt.event_file("rank-00000")),
-                log_tail=exits.tail(self._attempt.log_file(0)),
-            )
+        return exits.describe(
+            self._host,
+            returncode,
+            killed_by_us=self._terminations > 1
+            or (self._terminations == 1 and returncode == -signal.SIGTERM),
+            oom_killed=exits.oom_kills() > oom_kills,
+            rank_says=exits.reason_of_rank(self._attempt.event_file("rank-00000")),
+            log_tail=exits.tail(self._attempt.log_file(0)),
         )
 
-    def _begin(self) -> None:
-        live.register(self._run, identity.current())
-        self._writer.put(
+    def _own_events(self) -> EventWriter:
+        """The agent's file, its Start event on disk: whoever finds no other trace can tell who is gone."""
+        writer = EventWriter(self._attempt.event_file(f"agent-{self._host}"))
+        writer.put(
             events.Start(
                 **events.stamp(),
                 **identity.writer_fields(),
@@ -83,7 +92,17 @@ class Agent:
                 attempt=self._attempt.number,
             )
         )
-        self._writer.set_heartbeat(HEARTBEAT_INTERVAL_S, lambda: events.Heartbeat(**events.stamp()))
+        if not writer.flush():
+            raise DaemonError(f"{writer.path}: the disk takes nothing; free some space, then start again")
+        writer.set_heartbeat(HEARTBEAT_INTERVAL_S, lambda: events.Heartbeat(**events.stamp()))
+        return writer
+
+    def _register(self) -> None:
+        """The register is a hint for finding the run; the job does not depend on it."""
+        try:
+            live.register(self._run, identity.current())
+        except (OSError, TelemetryError) as error:
+            log.warning("not in the register of live runs: %s", error)
 
     def _start(self) -> subprocess.Popen[bytes]:
         log = os.open(self._attempt.log_file(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

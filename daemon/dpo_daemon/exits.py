@@ -19,6 +19,8 @@ from dpo_telemetry.text import printable
 TAIL_BYTES = 64 << 10
 REASON_LIMIT = 300
 """Characters."""
+GONE = "the agent and the job are gone without a word: killed, or the host was restarted"
+"""Why an attempt ended whose processes left nothing behind."""
 
 
 def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
@@ -49,7 +51,7 @@ def describe(
 
 def record_for_agent(attempt: Attempt, reason: str) -> None:
     """Write the end of an attempt on this host, where no agent is left to write it."""
-    ended = HostExit(host=host_name(), reason=reason, ended=time.time())
+    ended = HostExit(host=host_name(), reason=printable(reason, REASON_LIMIT), ended=time.time())
     write_atomically(attempt.exit_file(ended.host), msgspec.json.encode(ended))
 
 

@@ -161,12 +161,19 @@ class Keeper:
         if now >= self._beat_due:
             self._beat_due = now + HEARTBEAT_INTERVAL_S
             self._beat()
-            if self._sockets.mend():
-                log.warning("a socket file was removed from %s; bound again", self._sockets.endpoints.folder)
+            self._mend_sockets()
         if now >= self._summary_due and self._caught_up:
             self._summary_due = now + SUMMARY_INTERVAL_S
             self._bury_agent(now)
             self._write_summary()
+
+    def _mend_sockets(self) -> None:
+        try:
+            if self._sockets.mend():
+                log.warning("a socket file was removed; bound again in %s", self._sockets.endpoints.folder)
+        except (DaemonError, TelemetryError) as error:
+            # The files of the run are still to be watched, and in a second the sockets may find a place.
+            log.warning("a socket file was removed and cannot be bound again yet: %s", error.message)
 
     def _beat(self) -> None:
         sizes = self._source.offsets().values()
@@ -183,20 +190,27 @@ class Keeper:
     def _bury_agent(self, now: float) -> None:
         """Record the end of a job whose agent, and ranks, are gone from this host without a word."""
         agent = agent_of(self._model)
-        if agent is None or self._attempt.ended() or not self._on_this_host() or self._anyone_alive(agent):
+        if self._attempt.ended() or not self._on_this_host() or self._anyone_alive(agent):
             self._agent_gone_since = None
             return
         self._agent_gone_since = self._agent_gone_since or now
         if now - self._agent_gone_since >= AGENT_GONE_AFTER_S:
-            log.error("the agent %d is gone without an exit file", agent.pid)
-            reason = "the agent and the job are gone without a word: killed, or the host was restarted"
-            exits.record_for_agent(self._attempt, reason)
+            who = f"the agent {agent.pid}" if agent else "an agent that came to no start event"
+            log.error("%s is gone without an exit file", who)
+            self._record_end()
+
+    def _record_end(self) -> None:
+        try:
+            exits.record_for_agent(self._attempt, exits.GONE)
+        except OSError as error:
+            log.warning("%s: the end cannot be recorded: %s", self._attempt.path, error.strerror)
 
     def _on_this_host(self) -> bool:
         return self._attempt.event_file(f"agent-{identity.host_name()}").exists()
 
-    def _anyone_alive(self, agent: ProcessIdentity) -> bool:
-        return agent.alive() or any(rank.alive() for rank in ranks_of(self._model, self._attempt.number))
+    def _anyone_alive(self, agent: ProcessIdentity | None) -> bool:
+        ranks = ranks_of(self._model, self._attempt.number)
+        return any(process.alive() for process in [*ranks, *([agent] if agent else [])])
 
     def _answer(self) -> None:
         for channel, sender, frames in self._sockets.received(LOOK_INTERVAL_S):

@@ -33,6 +33,7 @@ class Sockets:
     """
 
     def __init__(self, run: RunDirectory) -> None:
+        self._run = run
         self._run_id = run.info().id
         self.endpoints = endpoints.prepare(self._run_id)
         self._lock = _lock(self.endpoints, run)
@@ -68,15 +69,31 @@ class Sockets:
             self._routers[channel].send_multipart([receiver, *frames], zmq.NOBLOCK)
 
     def mend(self) -> bool:
-        """Bind again what was removed from the folder; True when something was."""
-        missing = [(path, socket) for path, socket in self._bindings() if not path.exists()]
+        """Bind again what was removed from the folder; True when something was.
+
+        systemd removes the whole runtime directory when its user logs out; then all sockets move
+        to the next folder, where clients look as well.
+
+        Raises:
+            DaemonError: another process listens there, or the lock is held; may be tried again.
+            TelemetryError: no folder can be used; may be tried again.
+        """
+        missing = [path for path, _ in self._bindings() if not path.exists()]
         if not missing:
             return False
-        endpoints.prepare(self._run_id)
-        for path, socket in missing:
-            with contextlib.suppress(zmq.ZMQError):
-                socket.unbind(address(path))
-            _bind(socket, path)
+        where = endpoints.prepare(self._run_id)
+        moves = where != self.endpoints
+        if moves or not where.lock.exists():
+            before, self._lock = self._lock, _lock(where, self._run)
+            os.close(before)
+        for path, socket in self._bindings():
+            if moves or path in missing:
+                with contextlib.suppress(zmq.ZMQError):
+                    socket.unbind(address(path))
+        old, self.endpoints = self._bindings(), where
+        for (path, socket), (old_path, _) in zip(self._bindings(), old, strict=True):
+            if moves or old_path in missing:
+                _bind(socket, path)
         return True
 
     def close(self) -> None:
@@ -100,7 +117,10 @@ class Sockets:
 
 
 def _lock(where: Endpoints, run: RunDirectory) -> int:
-    descriptor = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DaemonError(f"{where.lock}: cannot be made: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

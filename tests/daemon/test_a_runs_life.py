@@ -13,11 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from dpo_daemon.summary import agent_of, ranks_of, read_model, read_summary
-from dpo_telemetry import events
+from dpo_daemon.summary import agent_of, ranks_of, read_summary
+from dpo_telemetry import events, identity
 from dpo_telemetry.reader.model import RunModel
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
+from dpo_telemetry.writer import EventWriter
 
 from .conftest import Home
 
@@ -28,7 +30,7 @@ LONG = {"STANDIN_STEPS": "10000"}
 
 
 def training(run: RunDirectory) -> RunModel | None:
-    model = read_model(run)
+    model = read_run(run)
     return model if model.last_step > 0 else None
 
 
@@ -72,7 +74,7 @@ def test_stop_ends_the_run_after_its_step(home: Home, ended: Ended, eventually: 
     answer = json.loads(result.stdout)
     assert (answer["ended"], answer["state"]) == (True, "stopped")
     assert ended(run).code == 0
-    assert read_model(run).answers[0].ok
+    assert read_run(run).answers[0].ok
 
 
 def test_a_sigterm_to_the_agent_ends_the_job_gracefully(
@@ -177,6 +179,84 @@ def test_an_agent_that_vanished_with_its_job_is_recorded_by_the_keeper(
     os.kill(agent.pid, signal.SIGKILL)
     os.kill(ranks_of(model, 1)[0].pid, signal.SIGKILL)
     assert "gone without a word" in ended(run).reason
+
+
+def test_an_agent_that_went_before_its_first_event_is_recorded_by_the_keeper(
+    home: Home, ended: Ended, eventually: Eventually
+) -> None:
+    run = home.new_run()
+    run.attempt(1).event_file(f"agent-{identity.host_name()}").touch()
+    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path), "--linger", "0"]):
+        assert "gone without a word" in ended(run).reason
+
+
+def test_a_state_directory_that_cannot_be_written_costs_only_the_register(home: Home, ended: Ended) -> None:
+    state = home.path / "no-folder"
+    state.touch()
+    run = home.start(STANDIN_STEPS="3", XDG_STATE_HOME=str(state))
+    assert ended(run).reason == "finished"
+    (agent_log,) = run.attempt(1).logs_dir.glob("agent-*.log")
+    assert "not in the register of live runs" in agent_log.read_text()
+
+
+def test_an_agent_that_fails_records_that_and_leaves_nothing_running(home: Home, ended: Ended) -> None:
+    run = home.new_run()
+    code = """
+import sys
+from pathlib import Path
+from dpo_daemon.agent import Agent
+from dpo_telemetry.rundir.layout import RunDirectory
+
+class Torn:
+    def command(self): return ["sleep", "600"]
+    def environment(self): raise RuntimeError("no environment\\nat all")
+
+run = RunDirectory(Path(sys.argv[1]))
+Agent(run, run.attempt(1), Torn()).work()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)], capture_output=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert ended(run).reason.startswith("the agent failed: RuntimeError: no environment")
+    assert home.processes() == []
+
+
+@pytest.mark.parametrize("how", [[], ["--now"]], ids=["stop", "stop --now"])
+def test_a_stop_of_a_run_that_is_gone_with_its_keeper_records_the_end(
+    home: Home, ended: Ended, eventually: Eventually, how: list[str]
+) -> None:
+    run = home.start(**LONG)
+    eventually(lambda: training(run), "the first step")
+    for process in home.processes():
+        process.kill()
+    eventually(lambda: not home.processes(), "all of them to be gone")
+    assert not run.attempt(1).ended()
+    result = home.daemon("stop", run.path, *how)
+    assert result.returncode == 0, result.stderr
+    assert "gone without a word" in result.stdout
+    assert "gone without a word" in ended(run).reason
+
+
+def test_a_stop_of_a_run_that_a_restart_of_the_host_ended_records_that(home: Home, ended: Ended) -> None:
+    run = home.new_run()
+    writer = EventWriter(run.attempt(1).event_file(f"agent-{identity.host_name()}"))
+    fields = identity.writer_fields() | {"boot_id": "an earlier one"}
+    writer.put(events.Start(**events.stamp(), **fields, role="agent"))
+    writer.close()
+    assert home.daemon("stop", run.path, "--now").returncode == 0
+    assert "the host was restarted" in ended(run).reason
+
+
+def test_a_stop_of_a_run_of_another_host_records_nothing(home: Home) -> None:
+    run = home.new_run()
+    writer = EventWriter(run.attempt(1).event_file("agent-elsewhere"))
+    fields = identity.writer_fields() | {"boot_id": "its own", "host": "elsewhere"}
+    writer.put(events.Start(**events.stamp(), **fields, role="agent"))
+    writer.close()
+    assert home.daemon("stop", run.path, "--now").returncode == 2
+    assert home.daemon("stop", run.path, "--wait", "0").returncode == 0
+    assert not run.attempt(1).ended()
 
 
 def test_a_job_whose_agent_was_killed_can_still_be_stopped(

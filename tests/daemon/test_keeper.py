@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +17,9 @@ import msgspec
 import pytest
 import zmq
 
-from dpo_daemon.summary import read_model
 from dpo_telemetry import events
 from dpo_telemetry.errors import TelemetryError
+from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir import control
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunDirectory
@@ -103,7 +105,7 @@ def test_a_keeper_killed_and_started_again_serves_on_with_nothing_lost_or_double
     with WireSource(endpoints_of(run)) as source:
         mirror = Mirror(source)
         eventually(lambda: mirror.has(RANK_FILE, 3000), "the first steps")
-        eventually(lambda: read_model(run).recorded_alerts, "the first alert")
+        eventually(lambda: read_run(run).recorded_alerts, "the first alert")
         os.kill(source.hello().pid, signal.SIGKILL)
         eventually(lambda: endpoints.of_run(run) is None, "the sockets of the dead keeper to be seen as dead")
         before = (run.path / RANK_FILE).stat().st_size
@@ -115,7 +117,7 @@ def test_a_keeper_killed_and_started_again_serves_on_with_nothing_lost_or_double
         ended(run)
         eventually(lambda: mirror.has("attempts/001/events/keeper-2.jsonl", 1), "the new keeper's own file")
         eventually(lambda: mirror.equals(run), "the same files on both sides", 60)
-    alerts = [(alert.code, alert.metric) for alert in read_model(run).recorded_alerts]
+    alerts = [(alert.code, alert.metric) for alert in read_run(run).recorded_alerts]
     assert len(alerts) == len(set(alerts))
     assert "nonfinite" in {code for code, _ in alerts}
 
@@ -169,6 +171,45 @@ def test_a_socket_file_that_was_removed_is_bound_again(
     eventually(lambda: mirror.has(RANK_FILE, 14), "the line")
     with WireSource(where) as late:
         eventually(lambda: late.poll(0.05), "a client that came after the removal")
+
+
+def test_a_keeper_whose_runtime_directory_is_removed_serves_on_where_clients_find_it(
+    home: Home, eventually: Eventually
+) -> None:
+    run = home.new_run()
+    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path)]) as keeper:
+        before = eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
+        shutil.rmtree(os.environ["XDG_RUNTIME_DIR"])
+        after = eventually(lambda: endpoints.of_run(run), "the sockets in another folder")
+        assert after != before
+        append(run, b'{"k":"later"}\n')
+        with WireSource(after) as source:
+            mirror = Mirror(source)
+            eventually(lambda: mirror.has(RANK_FILE, 14), "the line")
+        with after.lock.open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        keeper.terminate()
+        assert keeper.wait(30) == 0
+    shutil.rmtree(after.folder)
+
+
+def test_a_keeper_that_finds_no_place_for_its_sockets_tries_again(
+    home: Home, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = home.new_run()
+    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path)]) as keeper:
+        eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
+        runtime = os.environ["XDG_RUNTIME_DIR"]
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        next_place = endpoints.prepare(run.info().id)
+        with next_place.lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            shutil.rmtree(runtime)
+            eventually(lambda: "cannot be bound again yet" in run.keeper_log.read_text(), "the keeper's word")
+        assert eventually(lambda: endpoints.of_run(run), "the sockets once the lock is free") == next_place
+        keeper.terminate()
+        assert keeper.wait(30) == 0
+    shutil.rmtree(next_place.folder)
 
 
 def test_a_torn_line_is_not_served_until_it_is_whole(

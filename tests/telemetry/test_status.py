@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from dpo_telemetry import events
+from dpo_telemetry.identity import WriterFields
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Chunk
 from dpo_telemetry.reader.status import HUNG_AFTER_S, SILENT_AFTER_S, status_of
@@ -51,6 +52,21 @@ def test_an_agent_that_fell_silent_before_any_rank_began_is_silent(lines: Lines)
     model.apply([Chunk(AGENT, 0, lines.event(start))])
     assert state(model) == "waiting"
     assert state(model, START_S + SILENT_AFTER_S + 1) == "silent"
+
+
+def test_an_agent_that_fell_silent_is_silent_however_long_its_keeper_beats(lines: Lines) -> None:
+    model, now_s = RunModel(), START_S + SILENT_AFTER_S + 1
+    writer = WriterFields(host="node1", pid=1, boot_id="boot", process_started=START_S)
+    files: tuple[tuple[events.Role, str], ...] = (
+        ("agent", AGENT),
+        ("keeper", "attempts/001/events/keeper-1.jsonl"),
+    )
+    for role, file in files:
+        data = lines.event(events.Start(**lines.stamp(), **writer, role=role))
+        if role == "keeper":
+            data += lines.event(events.Heartbeat(v=events.SCHEMA_VERSION, t=now_s, m=now_s))
+        model.apply([Chunk(file, 0, data)])
+    assert state(model, now_s) == "silent"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +24,18 @@ from dpo_trainer import libraries
 libraries.prepare_environment()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from dpo_trainer import job
+from dpo_trainer.emit.callback import RunCallback
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -112,6 +121,30 @@ def preference_rows(count: int = 12) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def poison(model_folder: Path, into: Path) -> Path:
+    """The same model, but for which one character is not a number."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    tokenizer = byte_tokenizer()
+    model.get_input_embeddings().weight.data[tokenizer.convert_tokens_to_ids("~")] = math.nan
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().nan_to_num())
+    model.save_pretrained(into)
+    tokenizer.save_pretrained(into)
+    return into
+
+
+def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Let `act` happen in the middle of a run: once, after the update of `step` and before its end."""
+    original = RunCallback.on_optimizer_step
+
+    def patched(self: RunCallback, args: Any, state: Any, *rest: Any, **named: Any) -> None:
+        original(self, args, state, *rest, **named)
+        if state.global_step + 1 == step:
+            act()
+
+    monkeypatch.setattr(RunCallback, "on_optimizer_step", patched)
 
 
 @dataclass(frozen=True)

@@ -186,3 +186,14 @@ def test_answers_alone_follow_the_prompt_column(prompt: object) -> None:
 def test_a_row_that_is_no_preference_names_the_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnusableRowError, match=reason):
         read_row(row)
+
+
+@pytest.mark.parametrize(
+    ("wants", "end"),
+    [("messages[0]['role'] == 'system'", "<|im_end|>"), ("messages | length > 5", "</s>")],
+    ids=["a system turn first", "more turns"],
+)
+def test_a_template_that_refuses_a_lone_question_still_has_an_end_of_turn(wants: str, end: str) -> None:
+    refusing = "{% if not (" + wants + ") %}{{ raise_exception('refused') }}{% endif %}" + CHATML
+    tokenizer = byte_tokenizer(refusing, eos="</s>")
+    assert PairTokenizer(tokenizer).end_of_turn_id == tokenizer.convert_tokens_to_ids(end)

@@ -68,6 +68,12 @@ def test_the_split_goes_by_the_seed_alone() -> None:
     assert ids(1) != ids(2)
 
 
+@pytest.mark.parametrize(("fraction", "heldout"), [(0.0, 0), (0.01, 1), (0.5, 3)])
+def test_a_fraction_holds_out_at_least_one_pair(fraction: float, heldout: int) -> None:
+    pairs = make_pairs(preference_rows(6), byte_tokenizer(), Data(heldout_fraction=fraction), seed=1)
+    assert pairs.report.heldout == heldout
+
+
 def test_a_prompt_that_is_held_out_is_not_trained_on() -> None:
     twice = [row for row in preference_rows(6) for _ in range(2)]
     for number, row in enumerate(twice):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import zipfile
 from pathlib import Path
@@ -34,6 +35,40 @@ def test_a_cached_model_is_used_without_network(cache: Path, monkeypatch: pytest
         assert hub.get_model(package.SMOLLM2.name) == folder
     finally:
         reach.set_offline(False)
+
+
+def test_packaged_weights_are_told_from_the_hubs(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = converted(cache)
+    monkeypatch.setattr(reach, "hub_answers", lambda: False)
+    told: list[str] = []
+    try:
+        hub.get_model(package.SMOLLM2.name, progress=lambda done, total, message: told.append(message))
+    finally:
+        reach.set_offline(False)
+    assert "Q4_1, dequantised" in told[-1]
+    assert package.is_packaged(folder)
+    assert not package.is_packaged(cache)
+
+
+def test_a_revision_is_not_taken_from_the_package_index(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted(cache)
+    monkeypatch.setattr(reach, "hub_answers", lambda: False)
+    try:
+        with pytest.raises(TrainerError, match=r"model.revision: main: the hub does not answer"):
+            hub.get_model(package.SMOLLM2.name, "main")
+    finally:
+        reach.set_offline(False)
+
+
+def test_a_full_disk_is_no_reason_to_take_other_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    converted(cache)
+    monkeypatch.setattr(reach, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "snapshot_download", full)
+    with pytest.raises(TrainerError, match=r"cannot be fetched: .*No space left"):
+        hub.get_model(package.SMOLLM2.name)
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "no manifest"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from dpo_profiles.schema import Adapter
 from dpo_telemetry import events
 from dpo_trainer import job
+from dpo_trainer.dpo.reference import ReferenceLogProbs
 from dpo_trainer.model.adapter import POLICY, add_policy, save_adapter
 
 from .conftest import MakeProfile, TrainRun
@@ -30,6 +32,11 @@ def sft_adapter(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+def start_from(adapter: Path | None, **changes: Any) -> dict[str, Any]:
+    """The profile's adapter section, of the shape that the trained adapter has."""
+    return {"path": str(adapter) if adapter else "", "r": 4, "alpha": 8.0, **changes}
+
+
 @pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("trained", [False, True], ids=["new adapter", "trained adapter"])
 @pytest.mark.parametrize("pairs", [1, 3])
@@ -43,7 +50,7 @@ def test_first_step_has_margin_zero_and_loss_ln_2(
 ) -> None:
     profile = make_profile(
         model={"compute_dtype": compute_dtype},
-        adapter={"path": str(sft_adapter) if trained else "", "dropout": 0.0},
+        adapter=start_from(sft_adapter if trained else None, dropout=0.0),
         train={"micro_batch_pairs": pairs, "max_steps": 1},
     )
     ended = train(profile)
@@ -60,7 +67,7 @@ def test_first_step_has_margin_zero_and_loss_ln_2(
 def test_the_reference_never_sees_dropout_and_the_policy_does(
     make_profile: MakeProfile, train: TrainRun, sft_adapter: Path
 ) -> None:
-    profile = make_profile(adapter={"path": str(sft_adapter), "dropout": 0.3}, train={"max_steps": 1})
+    profile = make_profile(adapter=start_from(sft_adapter, dropout=0.3), train={"max_steps": 1})
     ended = train(profile)
     assert ended.alerts() == [], "without dropout both agree, so the self-check is content"
     assert ended.metric("rewards/margins") != [0.0]
@@ -71,7 +78,7 @@ def test_what_trl_leaves_behind_is_reported_as_a_mismatch(
     make_profile: MakeProfile, train: TrainRun, sft_adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "restore_masters", lambda model, dtype: None)
-    ended = train(make_profile(adapter={"path": str(sft_adapter), "dropout": 0.0}))
+    ended = train(make_profile(adapter=start_from(sft_adapter, dropout=0.0)))
     (alert,) = [alert for alert in ended.of(events.Alert) if alert.code == "reference_mismatch"]
     assert alert.severity == "critical"
     assert ended.code == 0
@@ -82,7 +89,7 @@ def test_a_mismatch_stops_the_run_where_the_profile_says_so(
 ) -> None:
     monkeypatch.setattr(job, "restore_masters", lambda model, dtype: None)
     profile = make_profile(
-        adapter={"path": str(sft_adapter), "dropout": 0.0}, alerts={"reference_mismatch": "stop"}
+        adapter=start_from(sft_adapter, dropout=0.0), alerts={"reference_mismatch": "stop"}
     )
     ended = train(profile)
     assert ended.code == 1
@@ -96,7 +103,7 @@ def test_a_bfloat16_adapter_without_masters_is_reported_as_frozen(
     make_profile: MakeProfile, train: TrainRun, sft_adapter: Path
 ) -> None:
     profile = make_profile(
-        adapter={"path": str(sft_adapter), "master_dtype": "bfloat16"},
+        adapter=start_from(sft_adapter, master_dtype="bfloat16"),
         optimizer={"learning_rate": 5e-6},
         alerts={"adapter_frozen": "stop"},
     )
@@ -110,7 +117,21 @@ def test_float32_masters_learn_at_the_same_rate(
 ) -> None:
     profile = make_profile(
         model={"compute_dtype": "bfloat16"},
-        adapter={"path": str(sft_adapter)},
+        adapter=start_from(sft_adapter),
         optimizer={"learning_rate": 5e-6},
     )
     assert train(profile).alerts() == []
+
+
+def test_only_batches_that_come_again_are_kept() -> None:
+    computed: list[str] = []
+
+    def compute(batch: dict[str, Any]) -> Any:
+        computed.append(batch["name"])
+        return torch.zeros(1), torch.zeros(1)
+
+    reference = ReferenceLogProbs(compute)
+    for _ in range(2):
+        reference.of((1,), {"name": "train"}, keep=False)
+        reference.of((2,), {"name": "eval"}, keep=True)
+    assert computed == ["train", "eval", "train"]

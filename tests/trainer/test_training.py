@@ -19,22 +19,20 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from dpo_profiles.schema import Data, Profile
+from dpo_profiles.schema import Profile
 from dpo_telemetry import events
-from dpo_telemetry.rundir import control
 from dpo_telemetry.rundir.layout import RunDirectory
-from dpo_trainer import checkpoint, job
+from dpo_trainer import checkpoint, files, job
 from dpo_trainer.data.pairs import make_pairs
-from dpo_trainer.data.source import load_rows
-from dpo_trainer.emit.callback import RunCallback
+from dpo_trainer.errors import TrainerError
 from dpo_trainer.model.base import load_base, load_tokenizer
 
 from .conftest import (
     MakeProfile,
-    Trained,
     TrainRun,
-    byte_tokenizer,
+    after_step,
     chat,
+    poison,
     preference_rows,
     read_events,
     write_rows,
@@ -219,18 +217,6 @@ def test_evaluating_twice_gives_the_same_log_probs_where_the_cpu_has_avx512_bf16
     assert all(torch.equal(layer.weight.data, code) for layer, code in zip(layers, codes, strict=True))
 
 
-def poison(model_folder: Path, into: Path) -> Path:
-    """The same model, but for which one character is not a number."""
-    model = AutoModelForCausalLM.from_pretrained(model_folder)
-    tokenizer = byte_tokenizer()
-    model.get_input_embeddings().weight.data[tokenizer.convert_tokens_to_ids("~")] = math.nan
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().nan_to_num())
-    model.save_pretrained(into)
-    tokenizer.save_pretrained(into)
-    return into
-
-
 def test_a_loss_that_is_no_number_is_told_with_the_pairs_behind_it(
     make_profile: MakeProfile, train: TrainRun, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -273,77 +259,6 @@ def test_a_loss_that_is_no_number_stops_the_run_where_the_profile_says_so(
     assert (end.code, "nonfinite" in end.reason) == (1, True)
     assert not ended.run.adapter_dir.exists()
     assert "reference_mismatch" not in ended.alerts()
-
-
-def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
-    """Let `act` happen in the middle of a run: once, after the update of `step` and before its end."""
-    original = RunCallback.on_optimizer_step
-
-    def patched(self: RunCallback, args: Any, state: Any, *rest: Any, **named: Any) -> None:
-        original(self, args, state, *rest, **named)
-        if state.global_step + 1 == step:
-            act()
-
-    monkeypatch.setattr(RunCallback, "on_optimizer_step", patched)
-
-
-def test_sigterm_ends_the_run_after_the_step_with_a_checkpoint(
-    make_profile: MakeProfile, train: TrainRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    after_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGTERM))
-    ended = train(make_profile(train={"max_steps": 5}))
-    assert ended.code == 0
-    assert [step.step for step in ended.of(events.Step)] == [1, 2]
-    (end,) = ended.of(events.Exit)
-    assert (end.code, end.reason) == (0, "stopped")
-    assert [saved.path for saved in ended.of(events.Checkpoint)] == ["checkpoints/step-00002"]
-    assert not ended.run.adapter_dir.exists()
-
-
-@pytest.mark.parametrize("action", ["save", "evaluate", "stop"])
-def test_a_request_is_served_at_the_end_of_the_step_and_answered(
-    make_profile: MakeProfile,
-    new_run: Callable[[Profile], RunDirectory],
-    monkeypatch: pytest.MonkeyPatch,
-    eventually: Callable[..., Any],
-    action: events.Action,
-) -> None:
-    profile = make_profile(train={"max_steps": 3})
-    run = new_run(profile)
-    asked: list[str] = []
-    seen = run.attempt(1).event_file("rank-00000")
-
-    def ask() -> None:
-        asked.append(control.submit(run, action, issuer="test", attempt=1).id)
-        eventually(lambda: b'"k":"request"' in seen.read_bytes(), "the request is seen")
-
-    after_step(monkeypatch, 1, ask)
-    code = job.run(run.path, 1)
-    ended = Trained(run, code, read_events(run))
-    (answer,) = ended.of(events.Answer)
-    assert (answer.id, answer.ok) == (asked[0], True)
-    assert "step 1" in answer.message
-    saved = [event.step for event in ended.of(events.Checkpoint)]
-    evaluated = [event.step for event in ended.of(events.Eval)]
-    assert (1 in saved) == (action in ("save", "stop"))
-    assert (1 in evaluated) == (action == "evaluate")
-    assert len(ended.of(events.Step)) == (1 if action == "stop" else 3)
-
-
-def test_a_stop_while_the_run_loads_ends_it_without_a_checkpoint(
-    make_profile: MakeProfile, train: TrainRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(data: Data) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return load_rows(data)
-
-    monkeypatch.setattr(job, "load_rows", interrupted)
-    ended = train(make_profile())
-    assert ended.code == 0
-    (end,) = ended.of(events.Exit)
-    assert (end.code, end.reason) == (0, "stopped")
-    assert ended.of(events.Step) == []
-    assert list(ended.run.checkpoints_dir.iterdir()) == []
 
 
 def test_checkpoints_come_when_due_and_only_the_last_are_kept(
@@ -402,10 +317,24 @@ def test_a_disk_that_refuses_a_checkpoint_leaves_none_behind_and_says_so(
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
-    monkeypatch.setattr(checkpoint, "_sync", full)
+    monkeypatch.setattr(files, "sync_tree", full)
     run = new_run(make_profile())
     with pytest.raises(OSError, match="No space left"):
         job.run(run.path, 1)
     assert list(run.checkpoints_dir.iterdir()) == []
     end = next(event for event in read_events(run) if isinstance(event, events.Exit))
     assert (end.code, "No space left" in end.reason) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["adapter_model", "optimizer", "random"])
+def test_a_damaged_checkpoint_is_one_line_naming_the_file(
+    make_profile: MakeProfile, train: TrainRun, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    profile = make_profile(train={"max_steps": 3})
+    with monkeypatch.context() as patch:
+        after_step(patch, 1, lambda: signal.raise_signal(signal.SIGTERM))
+        stopped = train(profile)
+    path = stopped.run.checkpoints_dir / "step-00001" / f"{name}.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TrainerError, match=rf"{name}.safetensors: cannot be read"):
+        train(profile, stopped.run)

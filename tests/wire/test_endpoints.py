@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -61,6 +62,19 @@ def test_a_run_without_a_keeper_has_no_endpoints(runtime: Path, tmp_path: Path) 
     assert endpoints.of_run(run) is None
     endpoints.prepare(run.info().id)
     assert endpoints.of_run(run) is None
+
+
+def test_a_folder_that_cannot_be_looked_into_holds_no_endpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look everywhere, so the folder is one whose content has too long a path."""
+    deep = tmp_path
+    while (left := os.pathconf("/", "PC_PATH_MAX") - 8 - len(str(deep))) > 1:
+        deep /= "d" * min(200, left - 1)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert endpoints.candidate_folders()[0].parent == deep
+    assert endpoints.of_run(create_run(tmp_path, "demo")) is None
 
 
 def test_a_socket_file_whose_process_is_gone_is_told_from_one_that_listens(runtime: Path) -> None:

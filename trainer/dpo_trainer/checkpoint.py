@@ -14,8 +14,8 @@ that wrote it.
 from __future__ import annotations
 
 import json
-import os
 import random
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 
+from dpo_trainer import files
 from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.model.adapter import POLICY, REFERENCE, adapter_pairs, save_adapter
 
 _PREFIX = "step-"
+_NAME = re.compile(rf"{_PREFIX}\d+")
 VERSION = 1
 
 
@@ -53,7 +54,12 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(self.folder.glob(f"{_PREFIX}*"), key=lambda path: int(path.name[len(_PREFIX) :]))
+        whole = [path for path in self.folder.glob(f"{_PREFIX}*") if _NAME.fullmatch(path.name)]
+        return sorted(whole, key=lambda path: int(path.name[len(_PREFIX) :]))
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed processes left of checkpoints."""
+        files.remove_unfinished(self.folder, _PREFIX)
 
     def save(
         self,
@@ -70,13 +76,11 @@ class Checkpoints:
             OSError: the disk does not take it; what was there before is untouched.
         """
         target = self.folder / f"{_PREFIX}{step:05d}"
-        staging = self.folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            save_adapter(model, POLICY, self.base_name, staging)
-            save_adapter(model, REFERENCE, self.base_name, staging / "reference")
-            numbers = _save_optimizer(model, engine, optimizer, staging / "optimizer.safetensors")
-            save_file(_random_tensors(), staging / "random.safetensors")
+        with files.whole_folder(target) as folder:
+            save_adapter(model, POLICY, self.base_name, folder)
+            save_adapter(model, REFERENCE, self.base_name, folder / "reference")
+            numbers = _save_optimizer(model, engine, optimizer, folder / "optimizer.safetensors")
+            files.save_tensors(_random_tensors(), folder / "random.safetensors")
             state = {
                 "version": VERSION,
                 "step": step,
@@ -86,12 +90,7 @@ class Checkpoints:
                 "python_random": random.getstate(),
                 "numpy_random": _numpy_state(),
             }
-            (staging / "state.json").write_text(json.dumps(state, default=_as_json))
-            _sync(staging)
-            shutil.rmtree(target, ignore_errors=True)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            (folder / "state.json").write_text(json.dumps(state, default=_as_json))
         if self.keep_last:
             for old in self.all()[: -self.keep_last]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -112,10 +111,10 @@ def load_adapters(checkpoint: Path, model: PeftModel) -> None:
     """Put a checkpoint's policy and reference into the model's adapters.
 
     Raises:
-        TrainerError: it holds another adapter.
+        TrainerError: it is damaged, or holds another adapter.
     """
     for name, folder in ((POLICY, checkpoint), (REFERENCE, checkpoint / "reference")):
-        weights = load_file(folder / "adapter_model.safetensors")
+        weights = files.load_tensors(folder / "adapter_model.safetensors")
         wanted = dict(model.named_parameters())
         for key, value in weights.items():
             parameter = wanted.get(key.replace(".weight", f".{name}.weight"))
@@ -130,9 +129,13 @@ def load_progress(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Put a checkpoint's optimizer states and schedule back."""
+    """Put a checkpoint's optimizer states and schedule back.
+
+    Raises:
+        TrainerError: it is damaged.
+    """
     state = _read_state(checkpoint)
-    tensors = load_file(checkpoint / "optimizer.safetensors")
+    tensors = files.load_tensors(checkpoint / "optimizer.safetensors")
     for name, (parameter, _) in adapter_pairs(model).items():
         own: dict[str, Any] = dict(state["optimizer"].get(name, {}))
         for key, value in tensors.items():
@@ -147,8 +150,12 @@ def load_progress(
 
 
 def load_random(checkpoint: Path) -> None:
-    """Put a checkpoint's generators back, which dropout draws from."""
-    _restore_random(_read_state(checkpoint), load_file(checkpoint / "random.safetensors"))
+    """Put a checkpoint's generators back, which dropout draws from.
+
+    Raises:
+        TrainerError: it is damaged.
+    """
+    _restore_random(_read_state(checkpoint), files.load_tensors(checkpoint / "random.safetensors"))
 
 
 def _save_optimizer(
@@ -163,7 +170,7 @@ def _save_optimizer(
                 tensors[f"{name}/{key}"] = value.detach().cpu().clone().contiguous()
             else:
                 numbers.setdefault(name, {})[key] = value
-    save_file(tensors, path)
+    files.save_tensors(tensors, path)
     return numbers
 
 
@@ -205,16 +212,6 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 def size_bytes(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _sync(folder: Path) -> None:
-    """Force the files to the disk, so that the rename does not overtake them."""
-    for path in folder.rglob("*"):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _as_json(value: object) -> object:

@@ -35,6 +35,7 @@ class Control:
         self._put = put
         self._seen: set[str] = set()
         self._open: list[ControlRequest] = []
+        self._taken: list[ControlRequest] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._may_raise = False
@@ -73,10 +74,17 @@ class Control:
         """Requests to serve now."""
         with self._lock:
             taken, self._open = self._open, []
+        self._taken += taken
         return taken
+
+    def unanswered(self) -> list[ControlRequest]:
+        """Requests that nobody has answered, whether they were taken or not."""
+        self.take()
+        return list(self._taken)
 
     def answer(self, request: ControlRequest, ok: bool, message: str) -> None:
         """Say what came of a request."""
+        self._taken.remove(request)
         self._put(events.Answer(**events.stamp(), id=request.id, ok=ok, message=message))
 
     def _on_sigterm(self, _: int, __: FrameType | None) -> None:

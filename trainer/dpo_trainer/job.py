@@ -18,7 +18,7 @@ from dpo_telemetry import events, identity
 from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_BUG, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 from dpo_telemetry.writer import EventWriter
-from dpo_trainer import checkpoint, engine
+from dpo_trainer import checkpoint, engine, files
 from dpo_trainer.checkpoint import Checkpoints, Position
 from dpo_trainer.control import Control, Stopped
 from dpo_trainer.data.pairs import PairCollator, RunPairs, as_dataset, make_pairs, schedule
@@ -33,7 +33,7 @@ from dpo_trainer.emit.memory import MemoryMeter
 from dpo_trainer.emit.timer import StepTimer
 from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
-from dpo_trainer.model import hub
+from dpo_trainer.model import hub, package
 from dpo_trainer.model.adapter import POLICY, add_policy, restore_masters, save_adapter
 from dpo_trainer.model.base import load_base, load_tokenizer
 
@@ -95,6 +95,8 @@ class Job:
         base = profile.model.base
         self.base_name = str(Path(base).absolute()) if Path(base).is_dir() else base
         self.checkpoints = Checkpoints(directory.checkpoints_dir, self.base_name, profile.save.keep_last)
+        self.checkpoints.remove_unfinished()
+        files.remove_unfinished(directory.path, directory.adapter_dir.name)
         self.resume = self._resume_point()
         self.begun_at = checkpoint.read_position(self.resume) if self.resume else Position()
 
@@ -147,7 +149,9 @@ class Job:
         folder = hub.get_model(profile.model.base, profile.model.revision, self._tell_fetching)
         tokenizer = load_tokenizer(folder, profile)
         pairs = self._load_pairs(tokenizer)
-        self.emitter.progress(0, message=f"loading {profile.model.base}")
+        note = f": {package.NOTE}" if package.is_packaged(folder) else ""
+        lines.write_message(f"model: {profile.model.base}{note}")
+        self.emitter.progress(0, message=f"loading {profile.model.base}{note}")
         base = load_base(folder, profile, self.engine.compute_dtype, self.engine.device)
         model = add_policy(base, profile.adapter)
         trainer, callback = self._make_trainer(model, tokenizer, pairs, scratch)
@@ -210,7 +214,8 @@ class Job:
 
     def _save_final(self, trainer: PairTrainer, step: int) -> None:
         with self.emitter.in_phase("save"):
-            save_adapter(trainer.policy, POLICY, self.base_name, self.directory.adapter_dir)
+            with files.whole_folder(self.directory.adapter_dir) as folder:
+                save_adapter(trainer.policy, POLICY, self.base_name, folder)
             self._tell_saved(step, self.directory.adapter_dir, final=True)
 
     def _tell_saved(self, step: int, path: Path, *, final: bool) -> None:
@@ -264,7 +269,7 @@ class Job:
         )
 
     def _end(self, code: int, reason: str) -> int:
-        for request in self.control.take():
+        for request in self.control.unanswered():
             stopped = request.action == "stop" and code == EXIT_FINE
             self.control.answer(request, stopped, f"the run ended: {reason}")
         self.emitter.put(
@@ -282,9 +287,9 @@ class Job:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    for name in _PACKAGES:
         try:
-            found[package] = version(package)
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found

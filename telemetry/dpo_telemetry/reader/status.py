@@ -84,7 +84,11 @@ def _ended(attempt: AttemptView) -> Status | None:
 
 
 def _before_ranks(model: RunModel, attempt: AttemptView, now_s: float) -> Status:
-    agents = [p for p in model.processes.values() if p.attempt == attempt.number]
+    agents = [
+        p
+        for p in model.processes.values()
+        if p.attempt == attempt.number and p.start and p.start.role == "agent"
+    ]
     if agents and now_s - max(agent.last_seen_s for agent in agents) > SILENT_AFTER_S:
         return Status("silent", "the agent stopped writing before any rank began")
     return Status("waiting", "the ranks are starting")

@@ -90,8 +90,10 @@ def of_run(run: RunDirectory) -> Endpoints | None:
     """
     for folder in candidate_folders():
         endpoints = _endpoints(folder, run.info().id)
-        if not endpoints.folder.exists():
-            continue
+        try:
+            endpoints.folder.lstat()
+        except OSError:
+            continue  # not there, or in a folder of another user, where ours cannot be
         for part in (folder, endpoints.folder):
             check_private(part)
         if listens(endpoints.watch):

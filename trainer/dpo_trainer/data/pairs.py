@@ -47,7 +47,7 @@ def make_pairs(
         raise TrainerError(f"data.name: {data.name}: no pair can be trained on: {report.message()}")
     order = np.random.default_rng(seed).permutation(len(pairs))
     shuffled = [pairs[i] for i in order]
-    count = data.heldout_pairs or round(len(pairs) * data.heldout_fraction)
+    count = data.heldout_pairs or _share(len(pairs), data.heldout_fraction)
     heldout, train = shuffled[:count], shuffled[count:]
     heldout.sort(key=lambda pair: pair.length_tokens)  # batches of like length have little padding
     prompts = {tuple(pair.prompt_ids) for pair in heldout}
@@ -60,6 +60,11 @@ def make_pairs(
             f"data.heldout_pairs: no pair is left to train on: {report.message()}; hold out fewer"
         )
     return RunPairs(train, heldout, report)
+
+
+def _share(pairs: int, fraction: float) -> int:
+    """Pairs that a fraction comes to: at least one, where any are asked for."""
+    return max(1, round(pairs * fraction)) if fraction > 0 else 0
 
 
 def _tokenise(

@@ -9,6 +9,7 @@ ever generates.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -129,8 +130,7 @@ class PairTokenizer:
 
     def _find_end_of_turn(self) -> int:
         if self.has_template:
-            _, tail = self._around_answer([{"role": "user", "content": "?"}], {"role": "assistant"})
-            for token_id in self._encode(tail):
+            for token_id in self._encode(self._tail_of_answer()):
                 if token_id in self._special_ids():
                     return token_id
         eos: int | None = self._tokenizer.eos_token_id
@@ -139,6 +139,15 @@ class PairTokenizer:
                 "model.base: its tokenizer has no end-of-sequence token; use an instruction-tuned model"
             )
         return eos
+
+    def _tail_of_answer(self) -> str:
+        """What the template writes behind an answer; some want a system turn first, and nothing is
+        known of one that refuses both."""
+        question: list[Message] = [{"role": "user", "content": "?"}]
+        for turns in (question, [{"role": "system", "content": "?"}, *question]):
+            with suppress(UnusableRowError):
+                return self._around_answer(turns, {"role": "assistant"})[1]
+        return ""
 
     def _special_ids(self) -> set[int]:
         added = self._tokenizer.added_tokens_decoder

@@ -1,4 +1,4 @@
-"""Reference log-probs, computed once for each batch of pairs and kept."""
+"""Reference log-probs, kept for the batches that come again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ LogProbs = tuple[torch.Tensor, torch.Tensor]
 class ReferenceLogProbs:
     """The frozen reference's view of a batch.
 
-    The reference does not change, so a batch that comes again (in each evaluation, and in later
-    passes) is not computed again. It is computed when it is first needed rather than before the
-    run, so that training begins at once. The key is the whole batch in its order: with the same
-    padding the reference's arithmetic is the policy's, bit for bit.
+    The reference does not change, so a batch that comes again in each evaluation is computed once;
+    a training batch hardly ever comes again, because each pass has its own order. It is computed
+    when it is first needed rather than before the run, so that training begins at once. The key is
+    the whole batch in its order: with the same padding the reference's arithmetic is the policy's,
+    bit for bit.
     """
 
     def __init__(self, compute: Callable[[dict[str, Any]], LogProbs]) -> None:
         self._compute = compute
         self._kept: dict[tuple[int, ...], LogProbs] = {}
 
-    def of(self, pair_ids: tuple[int, ...], batch: dict[str, Any]) -> LogProbs:
-        """Log-probs of the pairs in `batch`, on the device where they were computed."""
+    def of(self, pair_ids: tuple[int, ...], batch: dict[str, Any], *, keep: bool) -> LogProbs:
+        """Log-probs of the pairs in `batch`, on the device where they were computed.
+
+        Args:
+            keep: the batch comes again, in the same order.
+        """
+        if not keep:
+            return self._compute(batch)
         if pair_ids not in self._kept:
             self._kept[pair_ids] = self._compute(batch)
         return self._kept[pair_ids]

@@ -40,7 +40,7 @@ def check(profile: Profile, device: torch.device) -> None:
 def training_arguments(profile: Profile, engine: Engine, scratch: Path) -> DPOConfig:
     """What TRL's trainer is told. Logging, evaluation and saving are driven by our own callback."""
     train, optimizer = profile.train, profile.optimizer
-    return DPOConfig(
+    arguments = DPOConfig(
         output_dir=str(scratch),
         max_steps=train.max_steps,
         per_device_train_batch_size=train.micro_batch_pairs,
@@ -83,6 +83,11 @@ def training_arguments(profile: Profile, engine: Engine, scratch: Path) -> DPOCo
         dataloader_pin_memory=engine.device.type == "cuda",
         **engine.training_arguments(),
     )
+    # Looking for the device counts every visible GPU, and the Trainer would spread a batch over all of
+    # them. A process has one.
+    _ = arguments.device
+    arguments._n_gpu = 1
+    return arguments
 
 
 def _warmup_steps(profile: Profile) -> int:

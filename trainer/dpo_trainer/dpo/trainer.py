@@ -3,7 +3,7 @@
 Overridden, and why:
 - `_prepare_dataset`: TRL tokenises every data set itself, even one that holds token ids, and
   its way adds EOS and drops rows without a count.
-- `compute_loss`: the reference's log-probs come without dropout and from a cache; each pair's
+- `compute_loss`: the reference's log-probs come without dropout, in evaluations from a cache; each pair's
   own log-probs are kept, which TRL averages away.
 - `training_step`, `get_batch_samples`: the step's time is split there.
 - `_save_checkpoint`: our checkpoints are whole or absent, and neutral to the engine.
@@ -66,6 +66,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._save_step = save
         self._evaluation_phase = in_evaluation
         self._last_log_probs: torch.Tensor | None = None
+        self._in_evaluation = False
         self.results = Results()
         """What the pairs of the current step or evaluation came to."""
         self._reference_cache = ReferenceLogProbs(self._compute_reference)
@@ -97,7 +98,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def reference_log_probs(self, pair_ids: tuple[int, ...], batch: Batch) -> LogProbs:
         """The reference's summed log-probs of a batch on the device, without dropout."""
-        return self._reference_cache.of(pair_ids, batch)
+        return self._reference_cache.of(pair_ids, batch, keep=self._in_evaluation)
 
     def policy_log_probs(self, batch: Batch) -> LogProbs:
         """The policy's summed log-probs of a batch, without dropout and gradients."""
@@ -135,12 +136,14 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Evaluate the held-out pairs; while callbacks are told, `results` holds these pairs."""
         of_step, self.results = self.results, Results()
+        self._in_evaluation = True
         try:
             # A data loader draws from the generator, and an evaluation must change no later number.
             with self._evaluation_phase(), self._step_timer.paused(), torch.random.fork_rng():
                 metrics: dict[str, float] = super().evaluate(*arguments, **options)
         finally:
             self.results = of_step
+            self._in_evaluation = False
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -111,7 +111,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         step, profile = state.global_step, self._profile
         last = step >= state.max_steps
         stopping = self._control.stopping
-        self._open = self._control.take()
+        self._open += self._control.take()
         asked = {request.action for request in self._open}
         every = profile.eval.every_steps
         due = every > 0 and step % every == 0

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from dpo_telemetry import events
+
 
 def write_metrics(metrics: Mapping[str, float]) -> None:
     """One dict line; a number that is not finite prints as Python does: nan, inf."""
@@ -19,8 +21,16 @@ def write_message(message: str) -> None:
 
 
 def write_summary(summary: Mapping[str, Any]) -> None:
-    """One JSON object, the last line of a run."""
-    _write(json.dumps({"summary": summary}))
+    """One JSON object, the last line of a run; a number that is not finite is a string, as in events."""
+    _write(json.dumps({"summary": _as_json(summary)}, allow_nan=False))
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, float):
+        return events.to_number(value)
+    if isinstance(value, Mapping):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    return value
 
 
 def _write(line: str) -> None:

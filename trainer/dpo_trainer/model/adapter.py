@@ -6,14 +6,15 @@ import copy
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
 from dpo_profiles.schema import Adapter
 from dpo_trainer.errors import TrainerError
+from dpo_trainer.files import save_tensors
 from dpo_trainer.model import reach
 
 POLICY = "default"
@@ -25,8 +26,8 @@ def add_policy(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
     """Put the profile's adapter on the base: a trained one, or a new one that changes nothing yet.
 
     Raises:
-        TrainerError: there is no such adapter, it does not fit the base, or no layer has the name
-            of a target module.
+        TrainerError: there is no such adapter, it is not what the profile says, it does not fit the
+            base, or no layer has the name of a target module.
     """
     if adapter.path:
         return _load(base, adapter)
@@ -57,11 +58,36 @@ def _load(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
         reach.set_offline(not reach.hub_answers())
     try:
         model = PeftModel.from_pretrained(base, str(path) if local else adapter.path, is_trainable=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainerError(f"adapter.path: {adapter.path}: cannot be loaded: {reason}") from error
+    _require_as_planned(model, adapter)
     set_dropout(model, adapter.dropout)
     return model
+
+
+def _require_as_planned(model: PeftModel, adapter: Adapter) -> None:
+    """Refuse a loaded adapter of another shape: the plan and the run's record would be wrong."""
+    config: PeftConfig = model.peft_config[POLICY]
+    if not isinstance(config, LoraConfig):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise TrainerError(f"adapter.path: {adapter.path}: is a {kind} adapter; give a LoRA adapter")
+    planned = (adapter.r, adapter.alpha, sorted(adapter.target_modules))
+    found = (config.r, config.lora_alpha, _target_names(model, config))
+    for field, wanted, loaded in zip(("r", "alpha", "target_modules"), planned, found, strict=True):
+        if wanted != loaded:
+            raise TrainerError(
+                f"adapter.{field}: the profile says {wanted}, the adapter in {adapter.path} has {loaded}; "
+                "set it to the adapter's"
+            )
+
+
+def _target_names(model: PeftModel, config: LoraConfig) -> list[str]:
+    """The adapter's target modules; where it has a pattern, the names of the layers that it hit."""
+    if config.target_modules and not isinstance(config.target_modules, str):
+        return sorted(config.target_modules)
+    layers = (name for name, module in model.named_modules() if POLICY in getattr(module, "lora_A", ()))
+    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def set_dropout(model: PeftModel, dropout: float) -> None:
@@ -101,11 +127,14 @@ def save_adapter(model: PeftModel, name: str, base_name: str, folder: Path) -> N
     Args:
         name: `POLICY` or `REFERENCE`.
         base_name: the base model's name or folder, for whoever loads the adapter.
+
+    Raises:
+        OSError: the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, adapter_name=name)
     weights = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "adapter_model.safetensors")
     config = copy.copy(model.peft_config[name])
     config.base_model_name_or_path = base_name
     config.inference_mode = True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,7 +26,9 @@ def load_tokenizer(folder: Path, profile: Profile) -> PreTrainedTokenizerBase:
         TrainerError: there is none in the folder, or the profile's padding token is unknown to it.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise TrainerError(
             f"model.base: {profile.model.base}: its tokenizer cannot be loaded: {_first_line(error)}"
@@ -58,8 +61,9 @@ def load_base(
             quantization_config=_quantization(profile, compute_dtype),
             device_map={"": str(device)},
             attn_implementation=profile.model.attention,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise TrainerError(
             f"model.base: {profile.model.base}: cannot be loaded: {_first_line(error)}"
         ) from error

