@@ -70,6 +70,18 @@ class Home:
         create_attempt(run, PROFILE, b"{}")
         return run
 
+    @contextlib.contextmanager
+    def keeper(self, run: RunDirectory, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A keeper as a child of the test, asked to end with the block."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "dpo_daemon.keeper", str(run.path), *arguments]
+        ) as keeper:
+            try:
+                yield keeper
+            finally:
+                keeper.terminate()
+        assert keeper.returncode == 0
+
     def processes(self) -> list[psutil.Process]:
         """What runs on behalf of this home: it carries the home's path in its environment."""
         found = []

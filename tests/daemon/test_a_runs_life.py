@@ -186,7 +186,7 @@ def test_an_agent_that_went_before_its_first_event_is_recorded_by_the_keeper(
 ) -> None:
     run = home.new_run()
     run.attempt(1).event_file(f"agent-{identity.host_name()}").touch()
-    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path), "--linger", "0"]):
+    with home.keeper(run):
         assert "gone without a word" in ended(run).reason
 
 

@@ -80,11 +80,9 @@ def endpoints_of(run: RunDirectory) -> Endpoints:
 def served(home: Home, eventually: Eventually) -> Iterator[RunDirectory]:
     """A run that is written by the test, with a keeper and no job."""
     run = home.new_run()
-    keeper = subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path)])
-    eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
-    yield run
-    keeper.terminate()
-    assert keeper.wait(30) == 0
+    with home.keeper(run):
+        eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
+        yield run
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ def test_a_keeper_whose_runtime_directory_is_removed_serves_on_where_clients_fin
     home: Home, eventually: Eventually
 ) -> None:
     run = home.new_run()
-    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path)]) as keeper:
+    with home.keeper(run):
         before = eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
         shutil.rmtree(os.environ["XDG_RUNTIME_DIR"])
         after = eventually(lambda: endpoints.of_run(run), "the sockets in another folder")
@@ -188,8 +186,6 @@ def test_a_keeper_whose_runtime_directory_is_removed_serves_on_where_clients_fin
             eventually(lambda: mirror.has(RANK_FILE, 14), "the line")
         with after.lock.open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        keeper.terminate()
-        assert keeper.wait(30) == 0
     shutil.rmtree(after.folder)
 
 
@@ -197,7 +193,7 @@ def test_a_keeper_that_finds_no_place_for_its_sockets_tries_again(
     home: Home, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = home.new_run()
-    with subprocess.Popen([sys.executable, "-m", "dpo_daemon.keeper", str(run.path)]) as keeper:
+    with home.keeper(run):
         eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
         runtime = os.environ["XDG_RUNTIME_DIR"]
         monkeypatch.delenv("XDG_RUNTIME_DIR")
@@ -207,8 +203,6 @@ def test_a_keeper_that_finds_no_place_for_its_sockets_tries_again(
             shutil.rmtree(runtime)
             eventually(lambda: "cannot be bound again yet" in run.keeper_log.read_text(), "the keeper's word")
         assert eventually(lambda: endpoints.of_run(run), "the sockets once the lock is free") == next_place
-        keeper.terminate()
-        assert keeper.wait(30) == 0
     shutil.rmtree(next_place.folder)
 
 
