@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from dpo_daemon import exits, processes
+from dpo_daemon import exits, preflight, processes
 from dpo_daemon.checks import check_start
 from dpo_daemon.errors import DaemonError
+from dpo_profiles.data import SHIPPED
 from dpo_profiles.errors import PlanUnavailableError
 from dpo_profiles.load import load_profile
 from dpo_profiles.plan.make import make_plan
@@ -21,18 +22,17 @@ from dpo_profiles.schema import Profile
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
 
-SHIPPED = "shipped"
-"""`data.name` of the pairs that come with the package, whatever lies in the working directory."""
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A profile that can be started here."""
+    """A profile that can be started here, unless something was found."""
 
     profile: Profile
     plan: Plan | None
     """None for a model whose architecture is not known; `note` then says so."""
     note: str = ""
+    findings: tuple[preflight.Finding, ...] = ()
+    """What the preflight has against it; not empty refuses the start."""
 
     @property
     def fits(self) -> bool:
@@ -40,20 +40,40 @@ class Prepared:
         return self.plan is None or self.plan.fits
 
 
-def prepare(profile_name: str, overrides: Sequence[str]) -> Prepared:
-    """Load, check and plan; nothing is made yet.
+def prepare(
+    profile_name: str, overrides: Sequence[str], forced: Collection[str] = (), *, dry_run: bool = False
+) -> Prepared:
+    """Load, plan and check; nothing is made yet.
+
+    `forced` names checks of the preflight whose findings do not count. A dry run asks neither for
+    GPUs nor for nodes. With findings, nobody asks whether local files are there: the profile has to change first.
 
     Raises:
         ProfileError: the profile is missing or invalid.
         DaemonError: it cannot be started here.
     """
-    profile = load_profile(profile_name, overrides)
-    check_start(profile, profile_name)
-    profile = with_absolute_paths(profile)
+    loaded = load_profile(profile_name, overrides)
+    profile = with_absolute_paths(loaded)
+    plan, note = _plan(profile)
+    gpus = None if dry_run else preflight.gpu_count()
+    candidate = preflight.Candidate(profile=profile, plan=plan, gpus=gpus)
+    findings = tuple(f for f in preflight.preflight(candidate) if f.name not in forced)
+    if not findings:
+        check_start(_on_one_node(loaded) if dry_run else loaded, profile_name)
+    return Prepared(profile, plan, note, findings)
+
+
+def _on_one_node(profile: Profile) -> Profile:
+    """What a dry run checks of a run on several nodes: the ranks of one can be launched wherever it is."""
+    return msgspec.structs.replace(profile, engine=msgspec.structs.replace(profile.engine, nodes=1))
+
+
+def _plan(profile: Profile) -> tuple[Plan | None, str]:
+    """The plan, or why there is none."""
     try:
-        return Prepared(profile, make_plan(profile))
+        return make_plan(profile), ""
     except PlanUnavailableError as error:
-        return Prepared(profile, None, f"no memory plan: {error.message}")
+        return None, f"no memory plan: {error.message}"
 
 
 def with_absolute_paths(profile: Profile) -> Profile:

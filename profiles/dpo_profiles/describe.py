@@ -27,6 +27,25 @@ schema; a test holds both together.
 - An unknown key, a wrong type, or a value out of range is one line with file, field and mend, and exit code 2.
 """
 
+PREFLIGHT = """\
+## The preflight
+
+`dpo-daemon start` refuses what could only fail or learn nothing, before anything is made: every finding is a line
+with its reason and its mend, and the exit code is 1. `--force NAME` passes one by, `--dry-run` shows all but
+`backend`, and `--json` carries them as `preflight`.
+
+| name | what it finds |
+|---|---|
+| `dtypes` | float16 as arithmetic or as autocast; bfloat16 autocast under fsdp2; a bfloat16 adapter at a small learning rate |
+| `truncation` | a `max_length_tokens` that leaves most pairs without an answer, or drops them all |
+| `world_size` | more ranks than training pairs (shipped or local data), or than layers to shard |
+| `plan` | a plan that does not fit `hardware.capacity_bytes` |
+| `backend` | FSDP1 where there is no NVIDIA GPU; more than one node |
+
+Lengths are lower bounds (`dpo_profiles/pair_lengths.py`): no tokenizer is at hand there, and where the data is not
+here either, the shipped pairs stand in for it. The trainer checks again with the real tokens.
+"""
+
 PLAN = """\
 ## The plan
 
@@ -58,7 +77,7 @@ def markdown() -> str:
     parts.append("## Above all sections\n\n" + _table(""))
     for section in sections():
         parts.append(f"## [{section}]\n\n{section_descriptions()[section]}\n\n{_table(section)}")
-    return "\n".join([*parts, PLAN])
+    return "\n".join([*parts, PREFLIGHT, PLAN])
 
 
 def _table(section: str) -> str:

@@ -13,7 +13,9 @@ from dpo_profiles.engine_files import EngineFile
 from dpo_profiles.schema import Profile
 from dpo_profiles.text import show
 
-ACCELERATE_PRECISION = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
+ACCELERATE_PRECISION = {"bf16": "bfloat16", "fp16": "float16", "no": "none"}
+"""`mixed_precision` is what is cast around the model, not the model's own type: under `no` a bfloat16 base
+computes in bfloat16 and a float32 adapter in float32, so it says nothing about model.compute_dtype."""
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -97,10 +99,16 @@ def _deepspeed_dtype(profile: Profile, file: EngineFile) -> str | None:
 
 
 def _accelerate_dtype(profile: Profile, file: EngineFile) -> str | None:
-    dtype, said = profile.model.compute_dtype, file.get("mixed_precision")
-    possible = ("bfloat16", "float32") if dtype == "auto" else (dtype,)
+    """`mixed_precision` against the autocast; which casts are harmful is the preflight's to say."""
+    dtype, said = profile.model.autocast_dtype, file.get("mixed_precision")
     # YAML 1.1 reads a bare `no` as false.
-    named = ACCELERATE_PRECISION.get("no" if said is False else str(said))
-    if said is None or named in possible:
+    named = ACCELERATE_PRECISION.get("no" if said is None or said is False else str(said))
+    if named == dtype:
         return None
-    return _both(file, "mixed_precision", said, "model.compute_dtype", dtype)
+    if said is None:
+        # accelerate's launcher takes `no` where the file names none.
+        return (
+            f"{file.path.name} has no mixed_precision, which is no, but model.autocast_dtype is "
+            f"{show(dtype)}; make them agree"
+        )
+    return _both(file, "mixed_precision", said, "model.autocast_dtype", dtype)

@@ -102,6 +102,16 @@ def _fsdp_shards_codes(profile: Profile) -> str | None:
     )
 
 
+def _autocast_comes_from_a_file(profile: Profile) -> str | None:
+    dtype = profile.model.autocast_dtype
+    if dtype == "none" or profile.engine.accelerate_file:
+        return None
+    return (
+        f"model.autocast_dtype: is {dtype} but engine.accelerate_file, whose mixed_precision does it, is empty; "
+        "set it to none, or name the file under fsdp or fsdp2"
+    )
+
+
 def _flash_attention_is_16_bit(profile: Profile) -> str | None:
     if profile.model.attention != "flash_attention_2" or profile.model.compute_dtype != "float32":
         return None
@@ -156,6 +166,7 @@ RULES: tuple[Rule, ...] = (
     _accelerate_file,
     _evaluation_has_pairs,
     _fsdp_shards_codes,
+    _autocast_comes_from_a_file,
     _flash_attention_is_16_bit,
     _smoothing_is_used,
     _constant_has_no_warmup,

@@ -36,6 +36,13 @@ class Model(Section, frozen=True, kw_only=True):
     compute_dtype: Annotated[
         Dtype, _meta("dtype", "Arithmetic of the base model; auto is bfloat16 on a GPU and float32 on a CPU")
     ] = "auto"
+    autocast_dtype: Annotated[
+        Literal["none", "bfloat16", "float16"],
+        _meta(
+            "dtype",
+            "Type that the engine file's mixed_precision casts the forward pass to; none casts nothing",
+        ),
+    ] = "none"
     attention: Annotated[
         Literal["sdpa", "eager", "flash_attention_2"], _meta("kernel", "Attention implementation")
     ] = "sdpa"

@@ -25,7 +25,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_shipped_profile_loads_from_any_folder() -> None:
-    assert {"demo", "fsdp", "zero3"} <= set(shipped_names())
+    shipped = {"demo", "fsdp", "fsdp-seed", "fsdp2", "multinode", "single", "zero3"}
+    assert shipped <= set(shipped_names())
     for name in shipped_names():
         assert load_profile(name).name == name
 
@@ -101,6 +102,11 @@ def test_what_an_engine_file_leaves_to_auto_contradicts_nothing() -> None:
     )
     overrides = ["engine.deepspeed_file=ds.json", "train.gradient_accumulation_steps=3"]
     assert load_profile("zero3", overrides).train.gradient_accumulation_steps == 3
+
+
+def test_an_accelerate_file_that_names_no_precision_casts_nothing() -> None:
+    Path("fsdp.yaml").write_text("distributed_type: FSDP\nfsdp_config:\n  fsdp_version: 1\n")
+    assert load_profile("fsdp", ["engine.accelerate_file=fsdp.yaml"]).model.autocast_dtype == "none"
 
 
 def test_a_broken_engine_file_is_named_with_its_place() -> None:

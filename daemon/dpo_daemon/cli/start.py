@@ -10,6 +10,7 @@ import click
 from dpo_daemon import starting
 from dpo_daemon.cli.options import json_option, print_json, profile_option, runs_dir_option, set_option
 from dpo_daemon.foreground import follow_to_the_end
+from dpo_daemon.preflight import CHECKS
 from dpo_daemon.starting import Prepared
 from dpo_daemon.tables import print_plan
 from dpo_profiles.render import to_toml
@@ -23,6 +24,14 @@ from dpo_telemetry.rundir.layout import RunDirectory
 @runs_dir_option
 @click.option("--foreground", is_flag=True, help="Print the log lines, and end with the run's exit code.")
 @click.option("--dry-run", is_flag=True, help="Check and plan, and start nothing.")
+@click.option(
+    "--force",
+    "forced",
+    multiple=True,
+    type=click.Choice(list(CHECKS)),
+    metavar="CHECK",
+    help=f"Start against a finding of this check ({', '.join(CHECKS)}); may be given again.",
+)
 @json_option
 def command(
     profile_name: str,
@@ -30,6 +39,7 @@ def command(
     runs_dir: Path | None,
     foreground: bool,
     dry_run: bool,
+    forced: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Start a run.
@@ -37,16 +47,25 @@ def command(
     It goes on when this terminal is closed. With --foreground the log lines are printed until the
     run ends; Ctrl-C then saves and ends it, a second one ends it at once.
 
+    First the profile is checked: what could only fail or learn nothing is refused, with exit code 1
+    and one line a finding. A finding you know better about is passed with --force and its name.
+
     \b
     Examples:
       dpo-daemon start --profile demo
       dpo-daemon start --profile demo --set train.max_steps=100 --set loss.beta=0.2
       dpo-daemon start --profile ./mine.toml --dry-run
     """
-    prepared = starting.prepare(profile_name, overrides)
+    prepared = starting.prepare(profile_name, overrides, forced, dry_run=dry_run)
+    for finding in prepared.findings:
+        click.echo(f"error: {profile_name}: {finding.name}: {finding.text}", err=True)
     if dry_run:
         _print_prepared(prepared, as_json)
-        click.get_current_context().exit(0 if prepared.fits else 1)
+        click.get_current_context().exit(1 if prepared.findings else 0)
+    if prepared.findings:
+        if as_json:
+            print_json({"preflight": prepared.findings})
+        click.get_current_context().exit(1)
     run = starting.start(prepared, runs_directory(runs_dir))
     if foreground:
         if not as_json:
@@ -57,7 +76,8 @@ def command(
         click.get_current_context().exit(code)
     elif as_json:
         attempt = run.attempts()[-1].number
-        print_json({"run": run.name, "id": run.info().id, "path": str(run.path), "attempt": attempt})
+        answer = {"run": run.name, "id": run.info().id, "path": str(run.path), "attempt": attempt}
+        print_json({**answer, "preflight": prepared.findings})
     else:
         _print_started(run, prepared)
 
@@ -74,7 +94,8 @@ def _print_started(run: RunDirectory, prepared: Prepared) -> None:
 def _print_prepared(prepared: Prepared, as_json: bool) -> None:
     if as_json:
         profile = tomllib.loads(to_toml(prepared.profile, comments=False))
-        print_json({"profile": profile, "plan": prepared.plan, "fits": prepared.fits, "note": prepared.note})
+        answer = {"profile": profile, "plan": prepared.plan, "fits": prepared.fits, "note": prepared.note}
+        print_json({**answer, "preflight": prepared.findings})
         return
     click.echo(f"{prepared.profile.name}: {prepared.profile.description}")
     if prepared.plan is not None:
