@@ -4,8 +4,8 @@
       adapter_model.safetensors  adapter_config.json   the policy, float32, as PEFT writes it
       reference/                                       the frozen reference, the same way
       optimizer.safetensors                            NAME/KEY of each state tensor
-      random.safetensors                               generators of torch, and of each GPU
-      state.json                                       step, tokens, schedule, other generators
+      random.safetensors                               RANK/DEVICE: generators of torch on each rank
+      state.json                                       step, tokens, schedule, each rank's other generators
 
 Adapter and moments are gathered and named by parameter, so nothing here depends on the engine
 that wrote it.
@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 
 from dpo_trainer import files
 from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
-from dpo_trainer.model.adapter import POLICY, REFERENCE, adapter_pairs, save_adapter
+from dpo_trainer.model.adapter import POLICY, REFERENCE, adapter_pairs, adapter_weights, save_adapter
+from dpo_trainer.model.nf4 import fingerprint
 
 _PREFIX = "step-"
 _NAME = re.compile(rf"{_PREFIX}\d+")
@@ -41,6 +42,42 @@ class Position:
 
     step: int = 0
     tokens: int = 0
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The generators of one rank, which dropout draws from."""
+
+    torch: dict[str, torch.Tensor]
+    """By kind of device."""
+    python: Any
+    numpy: dict[str, Any]
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """As they stand."""
+        states = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(device)
+        numbers = np.random.get_state(legacy=False)
+        assert isinstance(numbers, dict)
+        return cls(states, random.getstate(), numbers)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds, gathered from all ranks; tensors are whole and on the CPU."""
+
+    policy: dict[str, torch.Tensor]
+    reference: dict[str, torch.Tensor]
+    config: PeftConfig
+    moments: dict[str, torch.Tensor]
+    """NAME/KEY of each state tensor."""
+    numbers: dict[str, dict[str, Any]]
+    """States that are no tensors, by the parameter's name."""
+    scheduler: dict[str, Any]
+    random: list[RandomState]
+    """By rank."""
 
 
 @dataclass(frozen=True)
@@ -61,40 +98,61 @@ class Checkpoints:
         """Remove what killed processes left of checkpoints."""
         files.remove_unfinished(self.folder, _PREFIX)
 
-    def save(
-        self,
-        step: int,
-        tokens: int,
-        model: PeftModel,
-        engine: Engine,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
-    ) -> Path:
-        """Write the checkpoint of a step and remove those that are no longer kept.
+    def save(self, position: Position, content: Content, engine: Engine) -> Path:
+        """Write what `gather` gave and remove what is no longer kept; the first rank writes, the others wait.
 
         Raises:
             OSError: the disk does not take it; what was there before is untouched.
         """
-        target = self.folder / f"{_PREFIX}{step:05d}"
-        with files.whole_folder(target) as folder:
-            save_adapter(model, POLICY, self.base_name, folder)
-            save_adapter(model, REFERENCE, self.base_name, folder / "reference")
-            numbers = _save_optimizer(model, engine, optimizer, folder / "optimizer.safetensors")
-            files.save_tensors(_random_tensors(), folder / "random.safetensors")
-            state = {
-                "version": VERSION,
-                "step": step,
-                "tokens": tokens,
-                "scheduler": scheduler.state_dict(),
-                "optimizer": numbers,
-                "python_random": random.getstate(),
-                "numpy_random": _numpy_state(),
-            }
-            (folder / "state.json").write_text(json.dumps(state, default=_as_json))
-        if self.keep_last:
-            for old in self.all()[: -self.keep_last]:
-                shutil.rmtree(old, ignore_errors=True)
+        target = self.folder / f"{_PREFIX}{position.step:05d}"
+        if engine.ranks.rank == 0:
+            with files.whole_folder(target) as folder:
+                self._write(folder, position, content)
+            if self.keep_last:
+                for old in self.all()[: -self.keep_last]:
+                    shutil.rmtree(old, ignore_errors=True)
+        engine.ranks.wait()
         return target
+
+    def _write(self, folder: Path, position: Position, content: Content) -> None:
+        save_adapter(content.policy, content.config, self.base_name, folder)
+        save_adapter(content.reference, content.config, self.base_name, folder / "reference")
+        files.save_tensors(content.moments, folder / "optimizer.safetensors")
+        generators = {
+            f"{rank}/{device}": state
+            for rank, found in enumerate(content.random)
+            for device, state in found.torch.items()
+        }
+        files.save_tensors(generators, folder / "random.safetensors")
+        state = {
+            "version": VERSION,
+            "step": position.step,
+            "tokens": position.tokens,
+            "scheduler": content.scheduler,
+            "optimizer": content.numbers,
+            "python_random": [found.python for found in content.random],
+            "numpy_random": [found.numpy for found in content.random],
+        }
+        (folder / "state.json").write_text(json.dumps(state, default=_as_json))
+
+
+def gather(
+    model: PeftModel,
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> Content:
+    """What a checkpoint holds, whole, on the CPU; to be called on all ranks."""
+    moments, numbers = _optimizer_state(model, engine, optimizer)
+    return Content(
+        policy=adapter_weights(model, POLICY, engine),
+        reference=adapter_weights(model, REFERENCE, engine),
+        config=model.peft_config[POLICY],
+        moments=moments,
+        numbers=numbers,
+        scheduler=scheduler.state_dict(),
+        random=engine.ranks.gather(RandomState.now(engine.device)),
+    )
 
 
 def read_position(checkpoint: Path) -> Position:
@@ -107,12 +165,16 @@ def read_position(checkpoint: Path) -> Position:
     return Position(int(state["step"]), int(state["tokens"]))
 
 
-def load_adapters(checkpoint: Path, model: PeftModel) -> None:
-    """Put a checkpoint's policy and reference into the model's adapters.
+def load_adapters(checkpoint: Path, model: PeftModel) -> dict[str, int]:
+    """Put a checkpoint's policy and reference into the model's adapters, before they are sharded.
+
+    Returns:
+        Fingerprints of the reference, by the policy's names.
 
     Raises:
         TrainerError: it is damaged, or holds another adapter.
     """
+    prints = {}
     for name, folder in ((POLICY, checkpoint), (REFERENCE, checkpoint / "reference")):
         weights = files.load_tensors(folder / "adapter_model.safetensors")
         wanted = dict(model.named_parameters())
@@ -121,47 +183,68 @@ def load_adapters(checkpoint: Path, model: PeftModel) -> None:
             if parameter is None or parameter.shape != value.shape:
                 raise TrainerError(f"{folder}: {key} is no part of this run's adapter; start a new run")
             parameter.data.copy_(value)
+            prints[key.replace(".weight", f".{POLICY}.weight")] = fingerprint(parameter.data)
+    return prints
 
 
 def load_progress(
     checkpoint: Path,
     model: PeftModel,
+    engine: Engine,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> None:
-    """Put a checkpoint's optimizer states and schedule back.
+    """Put a checkpoint's masters, optimizer states and schedule back; to be called on all ranks.
 
     Raises:
         TrainerError: it is damaged.
     """
     state = _read_state(checkpoint)
     tensors = files.load_tensors(checkpoint / "optimizer.safetensors")
+    weights = files.load_tensors(checkpoint / "adapter_model.safetensors")
+    by_name: dict[str, dict[str, Any]] = {name: dict(own) for name, own in state["optimizer"].items()}
+    for key, value in tensors.items():
+        name, _, field = key.rpartition("/")
+        by_name.setdefault(name, {})[field] = value
     for name, (parameter, _) in adapter_pairs(model).items():
-        own: dict[str, Any] = dict(state["optimizer"].get(name, {}))
-        for key, value in tensors.items():
-            if key.rpartition("/")[0] == name:
-                field = key.rpartition("/")[2]
-                # AdamW's step counter stays on the CPU; the moments live beside the weight.
-                own[field] = value if value.dim() == 0 else value.to(parameter.device)
-        optimizer.state[parameter] = own
-    scheduler.load_state_dict(state["scheduler"])
-    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        # Not only before the engine began: one that computes in bfloat16 has its masters since then.
+        engine.set_master(parameter, weights[name.replace(f".{POLICY}.", ".")])
+        engine.set_optimizer_state(optimizer, parameter, by_name.get(name, {}))
+    # A schedule has one learning rate a group, and engines do not have the same groups.
+    rates = state["scheduler"]["_last_lr"][:1] * len(optimizer.param_groups)
+    bases = state["scheduler"]["base_lrs"][:1] * len(optimizer.param_groups)
+    own = scheduler.state_dict()
+    scheduler.load_state_dict(
+        state["scheduler"] | {"_last_lr": rates, "base_lrs": bases, "lr_lambdas": own["lr_lambdas"]}
+    )
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
 
 
-def load_random(checkpoint: Path) -> None:
-    """Put a checkpoint's generators back, which dropout draws from.
+def load_random(checkpoint: Path, engine: Engine) -> None:
+    """Put this rank's generators back; a rank that the checkpoint does not know keeps its own.
 
     Raises:
         TrainerError: it is damaged.
     """
-    _restore_random(_read_state(checkpoint), files.load_tensors(checkpoint / "random.safetensors"))
+    state, rank = _read_state(checkpoint), engine.ranks.rank
+    tensors = files.load_tensors(checkpoint / "random.safetensors")
+    if rank >= len(state["python_random"]):
+        return
+    torch.set_rng_state(tensors[f"{rank}/cpu"])
+    if engine.device.type == "cuda" and f"{rank}/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors[f"{rank}/cuda"], engine.device)
+    version, numbers, gauss = state["python_random"][rank]
+    random.setstate((version, tuple(numbers), gauss))
+    numpy_state = state["numpy_random"][rank]
+    numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy_state)
 
 
-def _save_optimizer(
-    model: PeftModel, engine: Engine, optimizer: torch.optim.Optimizer, path: Path
-) -> dict[str, dict[str, Any]]:
-    """Write the state tensors of each adapter weight; returns the states that are no tensors."""
+def _optimizer_state(
+    model: PeftModel, engine: Engine, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
+    """State tensors of each adapter weight, and the states that are no tensors."""
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, dict[str, Any]] = {}
     for name, (parameter, _) in adapter_pairs(model).items():
@@ -170,33 +253,7 @@ def _save_optimizer(
                 tensors[f"{name}/{key}"] = value.detach().cpu().clone().contiguous()
             else:
                 numbers.setdefault(name, {})[key] = value
-    files.save_tensors(tensors, path)
-    return numbers
-
-
-def _random_tensors() -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
-
-
-def _numpy_state() -> dict[str, Any]:
-    state = np.random.get_state(legacy=False)
-    assert isinstance(state, dict)
-    return state
-
-
-def _restore_random(state: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["cpu"])
-    for i in range(torch.cuda.device_count()):
-        if f"cuda:{i}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda:{i}"], i)
-    version, numbers, gauss = state["python_random"]
-    random.setstate((version, tuple(numbers), gauss))
-    words = np.array(state["numpy_random"]["state"]["key"], dtype=np.uint32)
-    state["numpy_random"]["state"]["key"] = words
-    np.random.set_state(state["numpy_random"])
+    return tensors, numbers
 
 
 def _read_state(checkpoint: Path) -> dict[str, Any]:

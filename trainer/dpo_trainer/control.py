@@ -18,6 +18,7 @@ from dpo_telemetry.events import Event
 from dpo_telemetry.rundir import control
 from dpo_telemetry.rundir.control import ControlRequest
 from dpo_telemetry.rundir.layout import RunDirectory
+from dpo_trainer.engine import Ranks
 
 POLL_S = 0.5
 
@@ -29,8 +30,9 @@ class Stopped(BaseException):
 class Control:
     """Requests to one rank, seen and answered."""
 
-    def __init__(self, run: RunDirectory, attempt: int, put: Callable[[Event], None]) -> None:
+    def __init__(self, run: RunDirectory, attempt: int, put: Callable[[Event], None], ranks: Ranks) -> None:
         self._run = run
+        self._ranks = ranks
         self._attempt = attempt
         self._put = put
         self._seen: set[str] = set()
@@ -57,17 +59,22 @@ class Control:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Where a stop raises `Stopped` at once, because there is nothing to save."""
-        self._may_raise = True
+        """Where a stop raises `Stopped` at once, because there is nothing to save.
+
+        One of several ranks that ended at once would leave the others waiting in a collective: they
+        stop where `raise_if_stopping` is called.
+        """
+        self._may_raise = self._ranks.world_size == 1
         try:
-            self.raise_if_stopping()
+            if self._may_raise:
+                self.raise_if_stopping()
             yield
         finally:
             self._may_raise = False
 
     def raise_if_stopping(self) -> None:
-        """Raise `Stopped` when a stop was asked for."""
-        if self.stopping:
+        """Raise `Stopped` when a stop was asked for on any rank; to be called on all ranks."""
+        if self._ranks.any([self.stopping])[0]:
             raise Stopped
 
     def take(self) -> list[ControlRequest]:
@@ -102,11 +109,12 @@ class Control:
         self._seen.add(request.id)
         if request.action not in ("stop", "save", "evaluate"):
             return
-        self._put(
-            events.Request(**events.stamp(), id=request.id, action=request.action, issuer=request.issuer)
-        )
-        with self._lock:
-            self._open.append(request)
+        if self._ranks.rank == 0:
+            self._put(
+                events.Request(**events.stamp(), id=request.id, action=request.action, issuer=request.issuer)
+            )
+            with self._lock:
+                self._open.append(request)
         if request.action == "stop":
             # The handler runs in the main thread, where it can also end a run that still loads.
             os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from dpo_profiles.load import parse_resolved
 from dpo_profiles.schema import Profile
-from dpo_telemetry import events, identity
+from dpo_telemetry import components, events, identity
 from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_BUG, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 from dpo_telemetry.writer import EventWriter
@@ -23,7 +24,7 @@ from dpo_trainer.checkpoint import Checkpoints, Position
 from dpo_trainer.control import Control, Stopped
 from dpo_trainer.data.pairs import PairCollator, RunPairs, as_dataset, make_pairs, schedule
 from dpo_trainer.data.source import load_rows
-from dpo_trainer.dpo import checks, settings
+from dpo_trainer.dpo import settings
 from dpo_trainer.dpo.trainer import PairTrainer
 from dpo_trainer.dpo.watch import RunFailed, Watch
 from dpo_trainer.emit import lines
@@ -34,10 +35,23 @@ from dpo_trainer.emit.timer import StepTimer
 from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.model import hub, package
-from dpo_trainer.model.adapter import POLICY, add_policy, restore_masters, save_adapter
-from dpo_trainer.model.base import load_base, load_tokenizer
+from dpo_trainer.model.adapter import POLICY, adapter_weights, add_policy, make_equal, save_adapter
+from dpo_trainer.model.fill import fill
+from dpo_trainer.model.skeleton import build_skeleton, read_config
+from dpo_trainer.model.tokenizer import load_tokenizer
+from dpo_trainer.selftest.run import SelfTest
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "dpo-deck")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "dpo-deck",
+)
 
 
 def run(directory: Path, attempt_number: int) -> int:
@@ -53,10 +67,10 @@ def run(directory: Path, attempt_number: int) -> int:
     profile = _read_profile(attempt)
     chosen = engine.choose(profile)
     settings.check(profile, chosen.device)
-    writer = EventWriter(attempt.event_file(f"rank-{chosen.rank:05d}"))
+    writer = EventWriter(attempt.event_file(f"rank-{chosen.ranks.rank:05d}"))
     try:
-        emitter = Emitter(writer, MemoryMeter(chosen.device))
-        control = Control(run_directory, attempt_number, emitter.put)
+        emitter = Emitter(writer, MemoryMeter(chosen))
+        control = Control(run_directory, attempt_number, emitter.put, chosen.ranks)
         with control.listening():
             return Job(run_directory, attempt, profile, chosen, emitter, control).run()
     finally:
@@ -91,12 +105,14 @@ class Job:
         self.engine = chosen
         self.emitter = emitter
         self.control = control
-        self.watch = Watch(profile.alerts, emitter)
+        self.ranks = chosen.ranks
+        self.watch = Watch(profile.alerts, emitter, chosen.ranks)
         base = profile.model.base
         self.base_name = str(Path(base).absolute()) if Path(base).is_dir() else base
         self.checkpoints = Checkpoints(directory.checkpoints_dir, self.base_name, profile.save.keep_last)
-        self.checkpoints.remove_unfinished()
-        files.remove_unfinished(directory.path, directory.adapter_dir.name)
+        if self.ranks.rank == 0:
+            self.checkpoints.remove_unfinished()
+            files.remove_unfinished(directory.path, directory.adapter_dir.name)
         self.resume = self._resume_point()
         self.begun_at = checkpoint.read_position(self.resume) if self.resume else Position()
 
@@ -128,10 +144,9 @@ class Job:
     def _train(self) -> int:
         steps = self.profile.train.max_steps
         with tempfile.TemporaryDirectory(prefix="dpo-trainer-") as scratch:
-            with self.control.interruptible():
-                with self.emitter.in_phase("load"):
-                    trainer, callback = self._load(Path(scratch))
-                self._check_reference(trainer)
+            with self.control.interruptible(), self.emitter.in_phase("load"):
+                self.engine.begin()
+                trainer, callback = self._load(Path(scratch))
             # A run that ended between its last checkpoint and its adapter has only the adapter to write.
             if self.begun_at.step < steps:
                 with self.emitter.in_phase("train", total=steps, unit="steps"):
@@ -147,28 +162,36 @@ class Job:
         profile = self.profile
         set_seed(profile.train.seed)
         folder = hub.get_model(profile.model.base, profile.model.revision, self._tell_fetching)
+        config = read_config(folder, profile.model.base)
         tokenizer = load_tokenizer(folder, profile)
         pairs = self._load_pairs(tokenizer)
         note = f": {package.NOTE}" if package.is_packaged(folder) else ""
         lines.write_message(f"model: {profile.model.base}{note}")
         self.emitter.progress(0, message=f"loading {profile.model.base}{note}")
-        base = load_base(folder, profile, self.engine.compute_dtype, self.engine.device)
-        model = add_policy(base, profile.adapter)
+        skeleton = build_skeleton(config, profile, self.engine.compute_dtype, self.engine.device)
+        model = add_policy(skeleton, profile.adapter)
         trainer, callback = self._make_trainer(model, tokenizer, pairs, scratch)
-        restore_masters(trainer.policy, getattr(torch, profile.adapter.master_dtype))
+        self.engine.attach(trainer.accelerator)
+        started_from = make_equal(trainer.policy, self.engine.adapter_dtype)
         if self.resume is not None:
-            checkpoint.load_adapters(self.resume, trainer.policy)
-        checks.require_trainable_adapter(trainer.policy)
+            started_from = checkpoint.load_adapters(self.resume, trainer.policy)
+        loaded = fill(trainer.policy, folder, profile, self.engine, self._tell_loading)
+        callback.test_first(SelfTest(self.engine, loaded, started_from, self._planned_bytes()))
         self.emitter.memory.watch(trainer.policy)
         return trainer, callback
 
     def _tell_fetching(self, done: int, total: int, message: str) -> None:
         self.emitter.progress(done, total, "steps", message)
 
+    def _tell_loading(self, done: int, total: int, message: str) -> None:
+        self.emitter.progress(done, total, "layers", message)
+        self.control.raise_if_stopping()
+
     def _load_pairs(self, tokenizer: PreTrainedTokenizerBase) -> RunPairs:
         data = self.profile.data
         self.emitter.progress(0, message=f"reading {data.name}")
         pairs = make_pairs(load_rows(data), tokenizer, data, self.profile.train.seed)
+        pairs = pairs.evenly(self.profile.eval.micro_batch_pairs * self.ranks.world_size)
         self.emitter.progress(0, message=pairs.report.message())
         lines.write_message(f"data: {pairs.report.message()}")
         return pairs
@@ -177,12 +200,15 @@ class Job:
         self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: RunPairs, scratch: Path
     ) -> tuple[PairTrainer, RunCallback]:
         profile, train = self.profile, self.profile.train
-        per_step = train.micro_batch_pairs * train.gradient_accumulation_steps * self.engine.world_size
+        per_step = train.micro_batch_pairs * train.gradient_accumulation_steps * self.ranks.world_size
         order = schedule(pairs.train, per_step * train.max_steps, train.seed)
         to_go = order[per_step * self.begun_at.step :] or order[-per_step:]
         timer = StepTimer(self.engine.device)
-        callback = RunCallback(profile, self.emitter, self.control, self.watch, timer, pairs.report)
+        callback = RunCallback(
+            profile, self.emitter, self.control, self.watch, timer, pairs.report, self.engine
+        )
         trainer = PairTrainer(
+            ranks=self.ranks,
             timer=timer,
             save=lambda step: self._save_checkpoint(trainer, step, callback.tokens),
             in_evaluation=lambda: self.emitter.in_phase("eval", total=len(pairs.heldout), unit="pairs"),
@@ -198,27 +224,31 @@ class Job:
         callback.attach(trainer, self.resume, self.begun_at)
         return trainer, callback
 
-    def _check_reference(self, trainer: PairTrainer) -> None:
-        """Hold the reference against the policy; a resumed policy has moved away from it already."""
-        if self.resume is None:
-            with self.emitter.in_phase("reference"):
-                self.watch.reference(checks.reference_difference(trainer))
-            self.watch.raise_failure()
+    def _planned_bytes(self) -> int | None:
+        """The base's weights on this rank by the attempt's plan; None where there is none."""
+        try:
+            ranks = json.loads(self.attempt.plan_file.read_bytes())["per_gpu"]
+            return int(ranks[self.ranks.rank]["components"][components.POLICY_WEIGHTS])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def _save_checkpoint(self, trainer: PairTrainer, step: int, tokens: int) -> None:
         with self.emitter.in_phase("save"):
-            target = self.checkpoints.save(
-                step, tokens, trainer.policy, self.engine, trainer.optimizer, trainer.lr_scheduler
-            )
+            content = checkpoint.gather(trainer.policy, self.engine, trainer.optimizer, trainer.lr_scheduler)
+            target = self.checkpoints.save(Position(step, tokens), content, self.engine)
             self._tell_saved(step, target, final=False)
 
     def _save_final(self, trainer: PairTrainer, step: int) -> None:
         with self.emitter.in_phase("save"):
-            with files.whole_folder(self.directory.adapter_dir) as folder:
-                save_adapter(trainer.policy, POLICY, self.base_name, folder)
+            weights = adapter_weights(trainer.policy, POLICY, self.engine)
+            if self.ranks.rank == 0:
+                with files.whole_folder(self.directory.adapter_dir) as folder:
+                    save_adapter(weights, trainer.policy.peft_config[POLICY], self.base_name, folder)
             self._tell_saved(step, self.directory.adapter_dir, final=True)
 
     def _tell_saved(self, step: int, path: Path, *, final: bool) -> None:
+        if self.ranks.rank > 0:
+            return
         self.emitter.put(
             events.Checkpoint(
                 **events.stamp(),
@@ -230,6 +260,8 @@ class Job:
         )
 
     def _summarise(self, callback: RunCallback) -> None:
+        if self.ranks.rank > 0:
+            return
         lines.write_summary(
             {
                 "run": self.directory.name,
@@ -254,8 +286,8 @@ class Job:
                 **events.stamp(),
                 **identity.writer_fields(),
                 role="rank",
-                rank=self.engine.rank,
-                world_size=self.engine.world_size,
+                rank=self.ranks.rank,
+                world_size=self.ranks.world_size,
                 attempt=self.attempt.number,
                 resumed_from_step=self.begun_at.step if self.resume else None,
                 versions=_versions(),
@@ -278,7 +310,7 @@ class Job:
                 role="rank",
                 code=code,
                 reason=reason,
-                rank=self.engine.rank,
+                rank=self.ranks.rank,
                 step=self.emitter.step,
             )
         )

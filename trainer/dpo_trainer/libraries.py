@@ -20,11 +20,16 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",
 }
 
+_NVIDIA_DEVICE = "/dev/nvidiactl"
+
 
 def prepare_environment() -> None:
     """To be called before the libraries are imported: they read the environment once."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not os.path.exists(_NVIDIA_DEVICE):
+        # DeepSpeed would look for every maker's accelerator, and warn that it found none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def be_quiet() -> None:
@@ -37,6 +42,12 @@ def be_quiet() -> None:
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        # DeepSpeed 0.19 uses torch's older names of collectives, in each step.
+        "ignore",
+        message=r".*torch\.distributed\..* is deprecated",
+        category=FutureWarning,
+    )
     warnings.filterwarnings(
         "ignore", message=r".*is deprecated and will be removed in v6", category=FutureWarning
     )

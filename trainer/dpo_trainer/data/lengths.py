@@ -22,6 +22,8 @@ class DataReport:
     """Pairs of which truncation would leave no token of an answer, or no difference."""
     dropped_shared_prompt: int = 0
     """Training pairs whose prompt is held out."""
+    dropped_uneven: int = 0
+    """Held-out pairs beyond the last that all ranks evaluate together."""
     moved_prompts: int = 0
     """Pairs whose prompt was taken from the whole conversation, see `data.tokenise`."""
     train: int = 0
@@ -37,6 +39,7 @@ class DataReport:
             (self.truncated, f"longer than {limit}, answers cut"),
             (self.dropped_without_answer, f"with no answer left within {limit}, dropped"),
             (self.dropped_shared_prompt, "with a held-out prompt, dropped"),
+            (self.dropped_uneven, "held out beyond what the ranks evaluate together, dropped"),
             (self.moved_prompts, "whose template renders an answered prompt in another way"),
             (self.unusable, f"unusable, the first is {self.first_unusable}"),
         ):

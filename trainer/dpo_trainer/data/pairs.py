@@ -16,7 +16,7 @@ from dpo_profiles.schema import Data
 from dpo_trainer.data.conversation import UnusableRowError, read_row
 from dpo_trainer.data.lengths import DataReport, fit
 from dpo_trainer.data.tokenise import Pair, PairTokenizer
-from dpo_trainer.errors import TrainerError
+from dpo_trainer.errors import Refused, TrainerError
 
 PAIR_IDS = "pair_ids"
 
@@ -28,6 +28,22 @@ class RunPairs:
     train: list[Pair]
     heldout: list[Pair]
     report: DataReport
+
+    def evenly(self, at_once: int) -> RunPairs:
+        """The same with as many held-out pairs as ranks that take `at_once` together can evaluate once each.
+
+        Raises:
+            Refused: there are fewer held-out pairs than that.
+        """
+        kept = len(self.heldout) // at_once * at_once
+        if self.heldout and not kept:
+            raise Refused(
+                f"data.heldout_pairs: {len(self.heldout)} pairs are held out, and the ranks evaluate "
+                f"{at_once} at once; hold out at least {at_once}"
+            )
+        self.report.dropped_uneven = len(self.heldout) - kept
+        self.report.heldout = kept
+        return RunPairs(self.train, self.heldout[:kept], self.report)
 
 
 def make_pairs(

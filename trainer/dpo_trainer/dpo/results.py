@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from dpo_trainer.engine import Ranks
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class BatchResult:
     rejected_logps: torch.Tensor
     reference_chosen_logps: torch.Tensor
     reference_rejected_logps: torch.Tensor
+
+    def on_cpu(self) -> BatchResult:
+        """The same, off the device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pair_ids"}
+        return BatchResult(self.pair_ids, **{name: value.cpu() for name, value in tensors.items()})
 
     def nonfinite_ids(self) -> list[int]:
         """Pairs with a log-prob that is NaN or infinite; all of them if only the loss is."""
@@ -48,6 +55,13 @@ class Results:
     def pairs(self) -> int:
         """Pairs in all batches."""
         return sum(len(batch.pair_ids) for batch in self.batches)
+
+    def over(self, ranks: Ranks) -> Results:
+        """The batches of all ranks, on the CPU; to be called on all ranks."""
+        if ranks.world_size == 1:
+            return self
+        gathered = ranks.gather([batch.on_cpu() for batch in self.batches])
+        return Results([batch for batches in gathered for batch in batches])
 
     def pair_ids(self) -> list[int]:
         """Ids of all pairs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from trl import DPOConfig
@@ -37,52 +38,61 @@ def check(profile: Profile, device: torch.device) -> None:
         )
 
 
+class PlacedConfig(DPOConfig):  # type: ignore[misc]
+    """Arguments for a model whose weights come after the trainer, on the right device at once."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """Moving placeholders would make them real."""
+        return False
+
+
 def training_arguments(profile: Profile, engine: Engine, scratch: Path) -> DPOConfig:
     """What TRL's trainer is told. Logging, evaluation and saving are driven by our own callback."""
     train, optimizer = profile.train, profile.optimizer
-    arguments = DPOConfig(
-        output_dir=str(scratch),
-        max_steps=train.max_steps,
-        per_device_train_batch_size=train.micro_batch_pairs,
-        per_device_eval_batch_size=profile.eval.micro_batch_pairs,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
-        gradient_checkpointing=train.gradient_checkpointing,
+    settings: dict[str, Any] = {
+        "output_dir": str(scratch),
+        "max_steps": train.max_steps,
+        "per_device_train_batch_size": train.micro_batch_pairs,
+        "per_device_eval_batch_size": profile.eval.micro_batch_pairs,
+        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "gradient_checkpointing": train.gradient_checkpointing,
         # Recomputing by saved-tensor hooks needs no input that requires gradients, and restores
         # the random state, so that dropout falls on the same places again.
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        max_grad_norm=train.max_grad_norm,
-        seed=train.seed,
-        optim=_OPTIMIZERS[optimizer.name],
-        learning_rate=optimizer.learning_rate,
-        adam_beta1=optimizer.beta1,
-        adam_beta2=optimizer.beta2,
-        adam_epsilon=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay,
-        lr_scheduler_type=profile.schedule.kind,
-        warmup_steps=_warmup_steps(profile),
-        beta=profile.loss.beta,
-        loss_type=[profile.loss.kind],
-        label_smoothing=profile.loss.label_smoothing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": engine.reentrant_checkpointing},
+        "max_grad_norm": train.max_grad_norm,
+        "seed": train.seed,
+        "optim": _OPTIMIZERS[optimizer.name],
+        "learning_rate": optimizer.learning_rate,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_epsilon": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
+        "lr_scheduler_type": profile.schedule.kind,
+        "warmup_steps": _warmup_steps(profile),
+        "beta": profile.loss.beta,
+        "loss_type": [profile.loss.kind],
+        "label_smoothing": profile.loss.label_smoothing,
         # The base computes in its own dtype and the adapter in float32. Autocast would round the
         # adapter in each product, and the log-probs where an engine casts a model's outputs.
-        bf16=False,
-        fp16=False,
+        "bf16": False,
+        "fp16": False,
         # Dropout is what the profile says; TRL's default switches the adapter's off.
-        disable_dropout=False,
+        "disable_dropout": False,
         # Pairs are cut or dropped, and counted, before they come here.
-        max_length=None,
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",
+        "max_length": None,
+        "remove_unused_columns": False,
+        "train_sampling_strategy": "sequential",
         # A loss that is not finite must be seen, not replaced by a running mean.
-        logging_nan_inf_filter=False,
-        logging_steps=1,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=engine.device.type == "cuda",
-        **engine.training_arguments(),
-    )
+        "logging_nan_inf_filter": False,
+        "logging_steps": 1,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": engine.device.type == "cuda",
+    }
+    arguments = PlacedConfig(**settings | engine.training_arguments())
     # Looking for the device counts every visible GPU, and the Trainer would spread a batch over all of
     # them. A process has one.
     _ = arguments.device

@@ -29,6 +29,7 @@ from dpo_trainer.data.pairs import PAIR_IDS
 from dpo_trainer.dpo.reference import LogProbs, ReferenceLogProbs, evaluating
 from dpo_trainer.dpo.results import BatchResult, Results
 from dpo_trainer.emit.timer import StepTimer
+from dpo_trainer.engine import Ranks
 
 Batch = dict[str, Any]
 
@@ -55,6 +56,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        ranks: Ranks,
         timer: StepTimer,
         save: Callable[[int], None],
         in_evaluation: Callable[[], AbstractContextManager[None]],
@@ -62,6 +64,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     ) -> None:
         score_completions_only()
         super().__init__(**arguments)
+        self._ranks = ranks
         self._step_timer = timer
         self._save_step = save
         self._evaluation_phase = in_evaluation
@@ -114,11 +117,22 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         return self._summed()
 
     def first_batch(self) -> tuple[tuple[int, ...], Batch]:
-        """The first batch that will be trained on, as it will be trained on."""
+        """The first batch that this rank will train on, as it will be trained on."""
         size = self.args.per_device_train_batch_size
-        rows = [self.train_dataset[i] for i in range(min(size, len(self.train_dataset)))]
+        begin = self._ranks.rank * size
+        rows = [self.train_dataset[i] for i in range(begin, min(begin + size, len(self.train_dataset)))]
         batch = self._prepare_inputs(self.data_collator(rows))
         return tuple(batch.pop(PAIR_IDS).tolist()), batch
+
+    def first_loss(self, batch: Batch, pair_ids: tuple[int, ...]) -> float:
+        """Mean loss of a batch over the ranks, without dropout and gradients."""
+        inputs = {**batch, PAIR_IDS: torch.tensor(pair_ids)}
+        with evaluating(self.model), torch.no_grad(), self._step_timer.paused():
+            loss = float(self.compute_loss(self.model, inputs))
+        # What TRL would average into the first evaluation.
+        self._metrics["eval"].clear()
+        self.results.batches.clear()
+        return self._ranks.mean(loss)
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """Forward and backward pass of one micro-batch."""
@@ -149,7 +163,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand the numbers of a step or an evaluation to the callbacks."""
         if "loss" in logs and self.results.batches:
-            logs["loss"] = self.results.mean_loss()
+            logs["loss"] = self._ranks.mean(self.results.mean_loss())
         super().log(logs, start_time)
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:

@@ -10,6 +10,8 @@ from dpo_telemetry import events
 from dpo_trainer.dpo.checks import MOVED_FRACTION
 from dpo_trainer.dpo.results import Results
 from dpo_trainer.emit.emitter import Emitter
+from dpo_trainer.engine import Ranks
+from dpo_trainer.selftest.finding import Finding
 
 _MUST_BE_FINITE = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
 
@@ -21,9 +23,10 @@ class RunFailed(Exception):  # noqa: N818 - bad news about the run, not an error
 class Watch:
     """Holds what is measured against what must be, and remembers why the run has to stop."""
 
-    def __init__(self, actions: Alerts, emitter: Emitter) -> None:
+    def __init__(self, actions: Alerts, emitter: Emitter, ranks: Ranks) -> None:
         self._actions = actions
         self._emitter = emitter
+        self._ranks = ranks
         self.failure = ""
         """Why the run stops; empty while it goes on."""
 
@@ -32,30 +35,22 @@ class Watch:
         if self.failure:
             raise RunFailed(self.failure)
 
-    def reference(self, difference: float) -> None:
-        """`difference` in nats between policy and reference before the first update must be 0.
+    def self_test(self, finding: Finding, where: str) -> None:
+        """A check before the first update failed: the run stops, unless the profile says otherwise.
 
-        One that is NaN comes of log-probs that are no numbers; the first step names their pairs.
+        Args:
+            where: the rank it failed on, for the message.
         """
-        if difference == 0 or math.isnan(difference):
-            return
-        self._emitter.alert(
-            "reference_mismatch",
-            "critical",
-            f"Policy and reference differ by up to {difference:.3g} nats before the first update.",
-            metric="logps/chosen",
-            advice="Check adapter.path and the dtypes of policy and reference.",
-        )
-        self._act("reference_mismatch", self._actions.reference_mismatch)
+        self._alert(finding.code, f"Before the first update: {finding.text}{where}.", advice=finding.advice)
+        self._act(finding.code, getattr(self._actions, finding.code, "stop"))
 
     def first_update(self, moved: float | None) -> None:
         """`moved` is the share of weights with a gradient that the update changed; None: no gradient."""
         if moved is not None and moved >= MOVED_FRACTION:
             return
         what = "no weight has a gradient" if moved is None else f"only {moved:.1%} of its weights moved"
-        self._emitter.alert(
+        self._alert(
             "adapter_frozen",
-            "critical",
             f"The adapter barely changes: at the first update {what}.",
             metric="grad_norm",
             advice="Keep float32 masters (adapter.master_dtype), and check that completions reach the loss.",
@@ -67,10 +62,10 @@ class Watch:
         bad = [name for name in _MUST_BE_FINITE if not math.isfinite(metrics.get(name, 0.0))]
         if not bad:
             return
+        results = results.over(self._ranks)
         ids = self.samples(step, bad[0], results)
-        self._emitter.alert(
+        self._alert(
             "nonfinite",
-            "critical",
             f"{bad[0]} is {metrics[bad[0]]} at step {step}, in {len(ids)} of {results.pairs} pairs.",
             metric=bad[0],
             advice="Look at the pairs named in the sample event; lower the learning rate.",
@@ -83,8 +78,14 @@ class Watch:
         A gradient alone that is not finite names no pair: then it may be any of the step.
         """
         ids = sorted(set(results.nonfinite_ids() or results.pair_ids()))
-        self._emitter.put(events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=ids))
+        if self._ranks.rank == 0:
+            self._emitter.put(events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=ids))
         return ids
+
+    def _alert(self, code: str, message: str, *, metric: str | None = None, advice: str) -> None:
+        """One rank says what all ranks see, and act on."""
+        if self._ranks.rank == 0:
+            self._emitter.alert(code, "critical", message, metric=metric, advice=advice)
 
     def _act(self, code: str, action: AlertAction) -> None:
         if action == "stop" and not self.failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import psutil
 import torch
@@ -11,6 +10,8 @@ from torch import nn
 
 from dpo_telemetry import components, events
 from dpo_telemetry.events import PhaseName
+from dpo_trainer.engine import Engine
+from dpo_trainer.model.nf4 import layers_4bit, quantisation_state, state_tensors
 
 Storages = dict[tuple[str, int], int]
 """Bytes by device and address."""
@@ -19,8 +20,9 @@ Storages = dict[tuple[str, int], int]
 class MemoryMeter:
     """Measures one rank. Components that do not exist yet are absent, never 0."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._device = engine.device
         self._process = psutil.Process()
         self._weights: dict[str, int] = {}
         self._model: nn.Module | None = None
@@ -29,8 +31,8 @@ class MemoryMeter:
     def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Measure this model from now on; its weights are counted once, here."""
         self._model, self._optimizer = model, optimizer
-        adapters = storages(t for name, t in _tensors(model) if ".lora_" in name)
-        weights = storages(t for name, t in _tensors(model) if ".lora_" not in name)
+        adapters = storages(t for name, t in self._tensors(model) if ".lora_" in name)
+        weights = storages(t for name, t in self._tensors(model) if ".lora_" not in name)
         found = {components.POLICY_WEIGHTS: weights, components.ADAPTERS: adapters}
         self._weights = {name: sum(held.values()) for name, held in found.items() if held}
 
@@ -38,11 +40,10 @@ class MemoryMeter:
         """Bytes by component now."""
         found = dict(self._weights)
         if self._model is not None:
-            gradients = storages(p.grad for p in self._model.parameters() if p.grad is not None)
+            gradients = storages(self._engine.held_gradients(self._model, self._optimizer))
             if gradients:
                 found[components.GRADIENTS] = sum(gradients.values())
-        if self._optimizer is not None and self._optimizer.state:
-            states = storages(_nested_tensors(list(self._optimizer.state.values())))
+        if self._optimizer is not None and (states := storages(self._engine.held_states(self._optimizer))):
             found[components.OPTIMIZER_STATES] = sum(states.values())
         return found
 
@@ -65,6 +66,16 @@ class MemoryMeter:
             **on_card,
         )
 
+    def _tensors(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+        """What this rank holds of parameters and buffers, by name, and what 4-bit layers keep beside codes."""
+        for name, parameter in model.named_parameters():
+            for tensor in self._engine.held(parameter):
+                yield name, tensor
+        for name, layer in layers_4bit(model).items():
+            for tensor in state_tensors(quantisation_state(layer)):
+                yield name, tensor
+        yield from model.named_buffers()
+
 
 def storages(tensors: Iterable[torch.Tensor]) -> Storages:
     """Storages behind tensors: views and tied weights share theirs."""
@@ -74,34 +85,3 @@ def storages(tensors: Iterable[torch.Tensor]) -> Storages:
         if storage.nbytes():
             found[(str(storage.device), storage.data_ptr())] = storage.nbytes()
     return found
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name, and what a 4-bit weight keeps beside its codes."""
-    for name, parameter in model.named_parameters():
-        yield name, parameter
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            for tensor in _quantization_tensors(state):
-                yield name, tensor
-    yield from model.named_buffers()
-
-
-def _quantization_tensors(state: Any) -> Iterator[torch.Tensor]:
-    """absmax, code book and offset, and the same of the quantised absmax."""
-    for value in (state.absmax, state.code, state.offset):
-        if isinstance(value, torch.Tensor):
-            yield value
-    if state.state2 is not None:
-        yield from _quantization_tensors(state.state2)
-
-
-def _nested_tensors(value: object) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _nested_tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _nested_tensors(item)

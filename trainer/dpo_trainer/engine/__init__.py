@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from dpo_profiles.schema import Profile
 from dpo_trainer.engine.base import Engine
+from dpo_trainer.engine.ddp import DdpEngine
+from dpo_trainer.engine.fsdp2 import Fsdp2Engine
+from dpo_trainer.engine.ranks import Ranks
 from dpo_trainer.engine.single import SingleEngine
+from dpo_trainer.engine.zero3 import Zero3Engine
 from dpo_trainer.errors import TrainerError
 
-__all__ = ["Engine", "choose"]
+__all__ = ["ENGINES", "Engine", "Ranks", "choose"]
+
+ENGINES: dict[str, type[Engine]] = {
+    "single": SingleEngine,
+    "ddp": DdpEngine,
+    "deepspeed-zero3": Zero3Engine,
+    "fsdp2": Fsdp2Engine,
+}
+"""By `engine.backend`."""
 
 
 def choose(profile: Profile) -> Engine:
-    """The engine that the profile names.
+    """The engine that the profile names, for this rank.
 
     Raises:
-        TrainerError: this version has no such engine.
+        TrainerError: there is no such engine here, or the launcher started another number of ranks.
     """
-    if profile.engine.backend != "single":
+    backend = profile.engine.backend
+    if backend not in ENGINES:
         raise TrainerError(
-            f"engine.backend: {profile.engine.backend} is not part of this version; "
-            'set engine.backend = "single"'
+            f"engine.backend: {backend} is planned here and not run; take fsdp2, which shards the same way"
         )
-    if profile.engine.world_size != 1:
+    ranks = Ranks.from_environment()
+    if ranks.world_size != profile.engine.world_size:
         raise TrainerError(
-            f'engine.gpus_per_node: {profile.engine.world_size} ranks, and engine.backend "single" '
-            "runs one; set nodes and gpus_per_node to 1"
+            f"engine.gpus_per_node: the profile says {profile.engine.world_size} ranks, and the launcher "
+            f"started {ranks.world_size}; start it with `dpo-daemon start`"
         )
-    return SingleEngine(profile.model.compute_dtype)
+    return ENGINES[backend](profile, ranks)

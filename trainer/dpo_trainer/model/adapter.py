@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
 from dpo_profiles.schema import Adapter
+from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.files import save_tensors
 from dpo_trainer.model import reach
+from dpo_trainer.model.nf4 import fingerprint
 
 POLICY = "default"
 """Name of the trained adapter, which TRL copies into `REFERENCE`."""
@@ -100,15 +101,24 @@ def set_dropout(model: PeftModel, dropout: float) -> None:
             layers[POLICY] = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
 
-def restore_masters(model: PeftModel, dtype: torch.dtype) -> None:
+def make_equal(model: PeftModel, dtype: torch.dtype) -> dict[str, int]:
     """Make policy and reference the same numbers in the same dtype, bit for bit.
 
-    TRL rounds the policy of a quantised base to bfloat16 and leaves the reference in float32.
-    The reference still holds the unrounded values: they are the policy's masters.
+    TRL rounds the policy of a quantised base to bfloat16 and leaves the reference in float32: the
+    reference still holds the unrounded values.
+
+    Args:
+        dtype: what adapters compute in.
+
+    Returns:
+        Fingerprints of the adapter that training starts from, by the policy's names.
     """
-    for policy, reference in adapter_pairs(model).values():
+    prints = {}
+    for name, (policy, reference) in adapter_pairs(model).items():
         reference.data = reference.data.to(dtype)
         policy.data = reference.data.clone()
+        prints[name] = fingerprint(reference.data)
+    return prints
 
 
 def adapter_pairs(model: PeftModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
@@ -121,21 +131,32 @@ def adapter_pairs(model: PeftModel) -> dict[str, tuple[nn.Parameter, nn.Paramete
     }
 
 
-def save_adapter(model: PeftModel, name: str, base_name: str, folder: Path) -> None:
+def adapter_weights(model: PeftModel, name: str, engine: Engine) -> dict[str, torch.Tensor]:
+    """One adapter's weights as PEFT names them, float32, whole, on the CPU; to be called on all ranks.
+
+    Args:
+        name: `POLICY`, whose masters they are, or `REFERENCE`.
+    """
+    take = engine.full_master if name == POLICY else engine.full_tensor
+    return {
+        key.replace(f".{name}.", "."): take(parameter).float().clone().contiguous()
+        for key, parameter in model.named_parameters()
+        if f".{name}." in key
+    }
+
+
+def save_adapter(weights: dict[str, torch.Tensor], config: PeftConfig, base_name: str, folder: Path) -> None:
     """Write one adapter as PEFT does: float32 weights and `adapter_config.json`, and nothing else.
 
     Args:
-        name: `POLICY` or `REFERENCE`.
         base_name: the base model's name or folder, for whoever loads the adapter.
 
     Raises:
         OSError: the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(model, adapter_name=name)
-    weights = {key: value.detach().cpu().float().contiguous() for key, value in state.items()}
     save_tensors(weights, folder / "adapter_model.safetensors")
-    config = copy.copy(model.peft_config[name])
+    config = copy.copy(config)
     config.base_model_name_or_path = base_name
     config.inference_mode = True
     config.save_pretrained(str(folder))
