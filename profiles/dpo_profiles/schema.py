@@ -220,8 +220,8 @@ class Alerts(Section, frozen=True, kw_only=True):
     )
     reference_mismatch: Annotated[
         AlertAction, _meta("action", "On a reference that is not the starting policy")
-    ] = "warn"
-    adapter_frozen: Annotated[AlertAction, _meta("action", "On an adapter that does not change")] = "warn"
+    ] = "stop"
+    adapter_frozen: Annotated[AlertAction, _meta("action", "On an adapter that does not change")] = "stop"
 
 
 class Cost(Section, frozen=True, kw_only=True):

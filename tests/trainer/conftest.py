@@ -25,6 +25,7 @@ libraries.prepare_environment()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -34,8 +35,12 @@ from transformers import (
     set_seed,
 )
 
-from dpo_trainer import job
+from dpo_trainer import engine, job
+from dpo_trainer.data.pairs import make_pairs, schedule
 from dpo_trainer.emit.callback import RunCallback
+from dpo_trainer.model.adapter import add_policy
+from dpo_trainer.model.fill import fill
+from dpo_trainer.model.skeleton import build_skeleton, read_config
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -135,6 +140,15 @@ def poison(model_folder: Path, into: Path) -> Path:
     return into
 
 
+def load_policy(folder: Path, profile: Profile) -> PeftModel:
+    """The profile's model with a new adapter, loaded as a run of one process loads it."""
+    single = engine.choose(profile)
+    skeleton = build_skeleton(read_config(folder, "tiny"), profile, single.compute_dtype, single.device)
+    model = add_policy(skeleton, profile.adapter, None)
+    fill(model, folder, profile, single, lambda done, total, message: None)
+    return model
+
+
 def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
     """Let `act` happen in the middle of a run: once, after the update of `step` and before its end."""
     original = RunCallback.on_optimizer_step
@@ -194,6 +208,25 @@ def make_profile(model_folder: Path, tmp_path: Path) -> MakeProfile:
         return msgspec.structs.replace(base, **sections)
 
     return make
+
+
+@pytest.fixture
+def poisoned_profile(make_profile: MakeProfile, model_folder: Path, tmp_path: Path) -> Profile:
+    """A run whose pairs are no numbers to the model, but for the first; it is to stop at the first NaN."""
+    profile = make_profile(
+        model={"base": str(poison(model_folder, tmp_path / "nan"))},
+        data={"heldout_pairs": 0, "heldout_fraction": 0.0},
+        alerts={"nonfinite": "stop"},
+    )
+    seed = profile.train.seed
+    pairs = make_pairs(preference_rows(), byte_tokenizer(), profile.data, seed)
+    (first,) = schedule(pairs.train, 1, seed)
+    rows = preference_rows()
+    for number, row in enumerate(rows):
+        if number != first.id:
+            row["rejected"][-1]["content"] = "~"
+    write_rows(Path(profile.data.name), rows)
+    return profile
 
 
 @pytest.fixture

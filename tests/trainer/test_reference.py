@@ -10,11 +10,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dpo_profiles.schema import Adapter
+from dpo_profiles.schema import Adapter, Model, Profile
 from dpo_telemetry import events
-from dpo_trainer import job
+from dpo_trainer import engine, job
 from dpo_trainer.dpo.reference import ReferenceLogProbs
-from dpo_trainer.model.adapter import POLICY, add_policy, save_adapter
+from dpo_trainer.model.adapter import (
+    POLICY,
+    adapter_pairs,
+    adapter_weights,
+    add_policy,
+    make_equal,
+    save_adapter,
+)
 
 from .conftest import MakeProfile, TrainRun
 
@@ -22,13 +29,15 @@ from .conftest import MakeProfile, TrainRun
 @pytest.fixture(scope="session")
 def sft_adapter(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained adapter: both factors differ from zero, on no coarse grid."""
-    model = add_policy(AutoModelForCausalLM.from_pretrained(model_folder), Adapter(r=4, alpha=8, dropout=0.2))
+    shape = Adapter(r=4, alpha=8, dropout=0.2)
+    model = add_policy(AutoModelForCausalLM.from_pretrained(model_folder), shape, None)
     torch.manual_seed(3)
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = torch.randn_like(parameter) * 0.1
     folder = tmp_path_factory.mktemp("sft")
-    save_adapter(model, POLICY, str(model_folder), folder)
+    weights = adapter_weights(model, POLICY, engine.choose(Profile(name="x", model=Model(base="x"))))
+    save_adapter(weights, model.peft_config[POLICY], str(model_folder), folder)
     return folder
 
 
@@ -74,11 +83,27 @@ def test_the_reference_never_sees_dropout_and_the_policy_does(
     assert ended.of(events.Eval)[0].metrics["eval_rewards/margins"] == 0.0
 
 
+def leave_as_trl_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy rounded to bfloat16, the reference not."""
+    original = make_equal
+
+    def rounded(model: Any, dtype: torch.dtype) -> dict[str, int]:
+        prints = original(model, dtype)
+        for policy, _ in adapter_pairs(model).values():
+            policy.data = policy.data.to(torch.bfloat16).to(dtype)
+        return prints
+
+    monkeypatch.setattr(job, "make_equal", rounded)
+
+
 def test_what_trl_leaves_behind_is_reported_as_a_mismatch(
     make_profile: MakeProfile, train: TrainRun, sft_adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "restore_masters", lambda model, dtype: None)
-    ended = train(make_profile(adapter=start_from(sft_adapter, dropout=0.0)))
+    leave_as_trl_does(monkeypatch)
+    profile = make_profile(
+        adapter=start_from(sft_adapter, dropout=0.0), alerts={"reference_mismatch": "warn"}
+    )
+    ended = train(profile)
     (alert,) = [alert for alert in ended.of(events.Alert) if alert.code == "reference_mismatch"]
     assert alert.severity == "critical"
     assert ended.code == 0
@@ -87,7 +112,7 @@ def test_what_trl_leaves_behind_is_reported_as_a_mismatch(
 def test_a_mismatch_stops_the_run_where_the_profile_says_so(
     make_profile: MakeProfile, train: TrainRun, sft_adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "restore_masters", lambda model, dtype: None)
+    leave_as_trl_does(monkeypatch)
     profile = make_profile(
         adapter=start_from(sft_adapter, dropout=0.0), alerts={"reference_mismatch": "stop"}
     )

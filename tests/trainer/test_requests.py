@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,7 @@ from .conftest import (
     Trained,
     TrainRun,
     after_step,
-    poison,
-    preference_rows,
     read_events,
-    write_rows,
 )
 
 
@@ -88,27 +84,12 @@ def test_a_stop_while_the_run_loads_ends_it_without_a_checkpoint(
 
 
 def test_a_request_that_a_failing_run_cannot_serve_is_answered_too(
-    make_profile: MakeProfile,
+    poisoned_profile: Profile,
     new_run: Callable[[Profile], RunDirectory],
     monkeypatch: pytest.MonkeyPatch,
     eventually: Callable[..., Any],
-    model_folder: Path,
-    tmp_path: Path,
 ) -> None:
-    rows = preference_rows()
-    for row in rows:
-        row["rejected"][-1]["content"] = "~"
-    run = new_run(
-        make_profile(
-            model={"base": str(poison(model_folder, tmp_path / "nan"))},
-            data={
-                "name": str(write_rows(tmp_path / "poisoned.jsonl", rows)),
-                "heldout_pairs": 0,
-                "heldout_fraction": 0.0,
-            },
-            alerts={"nonfinite": "stop"},
-        )
-    )
+    run = new_run(poisoned_profile)
     asked: list[str] = []
     seen = run.attempt(1).event_file("rank-00000")
 

@@ -25,13 +25,14 @@ from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_trainer import checkpoint, files, job
 from dpo_trainer.data.pairs import make_pairs
 from dpo_trainer.errors import TrainerError
-from dpo_trainer.model.base import load_base, load_tokenizer
+from dpo_trainer.model.tokenizer import load_tokenizer
 
 from .conftest import (
     MakeProfile,
     TrainRun,
     after_step,
     chat,
+    load_policy,
     poison,
     preference_rows,
     read_events,
@@ -84,8 +85,8 @@ def test_phases_begin_and_end_and_the_run_ends_last(make_profile: MakeProfile, t
     ended = train(make_profile())
     phases = [(phase.name, phase.state) for phase in ended.of(events.Phase) if phase.state != "progress"]
     assert phases == [
-        ("load", "begin"), ("load", "end"), ("reference", "begin"), ("reference", "end"),
-        ("train", "begin"), ("eval", "begin"), ("eval", "end"), ("eval", "begin"), ("eval", "end"),
+        ("load", "begin"), ("load", "end"), ("train", "begin"), ("reference", "begin"), ("reference", "end"),
+        ("eval", "begin"), ("eval", "end"), ("eval", "begin"), ("eval", "end"),
         ("save", "begin"), ("save", "end"), ("train", "end"), ("save", "begin"), ("save", "end"),
     ]  # fmt: skip
     (start,) = ended.of(events.Start)
@@ -205,7 +206,7 @@ def test_evaluating_twice_gives_the_same_log_probs_where_the_cpu_has_avx512_bf16
 ) -> None:
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     profile = make_profile()
-    base = load_base(model_folder, profile, torch.float32, torch.device("cpu"))
+    base = load_policy(model_folder, profile)
     layers = [module for module in base.modules() if isinstance(module, Linear4bit)]
     assert len(layers) == 14
     assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
@@ -238,21 +239,9 @@ def test_a_loss_that_is_no_number_is_told_with_the_pairs_behind_it(
 
 
 def test_a_loss_that_is_no_number_stops_the_run_where_the_profile_says_so(
-    make_profile: MakeProfile, train: TrainRun, model_folder: Path, tmp_path: Path
+    train: TrainRun, poisoned_profile: Profile
 ) -> None:
-    rows = preference_rows()
-    for row in rows:
-        row["rejected"][-1]["content"] = "~"
-    profile = make_profile(
-        model={"base": str(poison(model_folder, tmp_path / "nan"))},
-        data={
-            "name": str(write_rows(tmp_path / "poisoned.jsonl", rows)),
-            "heldout_pairs": 0,
-            "heldout_fraction": 0.0,
-        },
-        alerts={"nonfinite": "stop"},
-    )
-    ended = train(profile)
+    ended = train(poisoned_profile)
     assert ended.code == 1
     assert len(ended.of(events.Step)) == 1
     (end,) = ended.of(events.Exit)

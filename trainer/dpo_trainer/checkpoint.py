@@ -48,8 +48,8 @@ class Position:
 class RandomState:
     """The generators of one rank, which dropout draws from."""
 
-    torch: dict[str, torch.Tensor]
-    """By kind of device."""
+    devices: dict[str, torch.Tensor]
+    """torch's, by kind of device."""
     python: Any
     numpy: dict[str, Any]
 
@@ -121,7 +121,7 @@ class Checkpoints:
         generators = {
             f"{rank}/{device}": state
             for rank, found in enumerate(content.random)
-            for device, state in found.torch.items()
+            for device, state in found.devices.items()
         }
         files.save_tensors(generators, folder / "random.safetensors")
         state = {

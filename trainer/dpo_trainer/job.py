@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from dpo_profiles.load import parse_resolved
 from dpo_profiles.schema import Profile
@@ -36,7 +36,10 @@ from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.model import hub, package
 from dpo_trainer.model.adapter import POLICY, adapter_weights, add_policy, make_equal, save_adapter
+from dpo_trainer.model.adapter_check import check_adapter
+from dpo_trainer.model.adapter_files import find_adapter
 from dpo_trainer.model.fill import fill
+from dpo_trainer.model.preflight import check_ranks
 from dpo_trainer.model.skeleton import build_skeleton, read_config
 from dpo_trainer.model.tokenizer import load_tokenizer
 from dpo_trainer.selftest.run import SelfTest
@@ -163,13 +166,15 @@ class Job:
         set_seed(profile.train.seed)
         folder = hub.get_model(profile.model.base, profile.model.revision, self._tell_fetching)
         config = read_config(folder, profile.model.base)
+        trained = self._find_adapter(config)
         tokenizer = load_tokenizer(folder, profile)
         pairs = self._load_pairs(tokenizer)
+        self._check_ranks(config, pairs)
         note = f": {package.NOTE}" if package.is_packaged(folder) else ""
         lines.write_message(f"model: {profile.model.base}{note}")
         self.emitter.progress(0, message=f"loading {profile.model.base}{note}")
         skeleton = build_skeleton(config, profile, self.engine.compute_dtype, self.engine.device)
-        model = add_policy(skeleton, profile.adapter)
+        model = add_policy(skeleton, profile.adapter, trained)
         trainer, callback = self._make_trainer(model, tokenizer, pairs, scratch)
         self.engine.attach(trainer.accelerator)
         started_from = make_equal(trainer.policy, self.engine.adapter_dtype)
@@ -187,11 +192,29 @@ class Job:
         self.emitter.progress(done, total, "layers", message)
         self.control.raise_if_stopping()
 
+    def _find_adapter(self, config: PretrainedConfig) -> Path | None:
+        adapter = self.profile.adapter
+        if not adapter.path:
+            return None
+        folder = find_adapter(adapter)
+        check_adapter(folder, adapter, config, self.profile.model.base)
+        return folder
+
+    def _check_ranks(self, config: PretrainedConfig, pairs: RunPairs) -> None:
+        check_ranks(
+            self.ranks.world_size,
+            config.get_text_config().num_hidden_layers,
+            len(pairs.train),
+            self.profile.engine.backend,
+            self.profile.train.micro_batch_pairs,
+        )
+
     def _load_pairs(self, tokenizer: PreTrainedTokenizerBase) -> RunPairs:
         data = self.profile.data
         self.emitter.progress(0, message=f"reading {data.name}")
         pairs = make_pairs(load_rows(data), tokenizer, data, self.profile.train.seed)
-        pairs = pairs.evenly(self.profile.eval.micro_batch_pairs * self.ranks.world_size)
+        if self.ranks.world_size > 1:
+            pairs = pairs.evenly(self.profile.eval.micro_batch_pairs * self.ranks.world_size)
         self.emitter.progress(0, message=pairs.report.message())
         lines.write_message(f"data: {pairs.report.message()}")
         return pairs

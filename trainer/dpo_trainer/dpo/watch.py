@@ -42,7 +42,9 @@ class Watch:
             where: the rank it failed on, for the message.
         """
         self._alert(finding.code, f"Before the first update: {finding.text}{where}.", advice=finding.advice)
-        self._act(finding.code, getattr(self._actions, finding.code, "stop"))
+        # A loss that is no number may pass; log-probs that are none before anything was trained do not.
+        by_profile = {name: getattr(self._actions, name) for name in ("reference_mismatch", "adapter_frozen")}
+        self._act(finding.code, by_profile.get(finding.code, "stop"))
 
     def first_update(self, moved: float | None) -> None:
         """`moved` is the share of weights with a gradient that the update changed; None: no gradient."""
@@ -89,4 +91,4 @@ class Watch:
 
     def _act(self, code: str, action: AlertAction) -> None:
         if action == "stop" and not self.failure:
-            self.failure = f"{code} at step {self._emitter.step or 0}, and alerts.{code} says stop"
+            self.failure = f"{code} at step {self._emitter.step or 0}"

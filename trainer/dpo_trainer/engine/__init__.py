@@ -6,7 +6,7 @@ from dpo_profiles.schema import Profile
 from dpo_trainer.engine.base import Engine
 from dpo_trainer.engine.ddp import DdpEngine
 from dpo_trainer.engine.fsdp2 import Fsdp2Engine
-from dpo_trainer.engine.ranks import Ranks
+from dpo_trainer.engine.ranks import Ranks, launched
 from dpo_trainer.engine.single import SingleEngine
 from dpo_trainer.engine.zero3 import Zero3Engine
 from dpo_trainer.errors import TrainerError
@@ -34,6 +34,10 @@ def choose(profile: Profile) -> Engine:
             f"engine.backend: {backend} is planned here and not run; take fsdp2, which shards the same way"
         )
     ranks = Ranks.from_environment()
+    if backend != "single" and not launched():
+        raise TrainerError(
+            f"engine.backend: {backend} needs a launcher that starts its ranks; use `dpo-daemon start`"
+        )
     if ranks.world_size != profile.engine.world_size:
         raise TrainerError(
             f"engine.gpus_per_node: the profile says {profile.engine.world_size} ranks, and the launcher "

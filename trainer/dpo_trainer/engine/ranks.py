@@ -13,6 +13,11 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 
+def launched() -> bool:
+    """Whether a launcher started this process as one of several ranks."""
+    return "WORLD_SIZE" in os.environ
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among the others, as torchrun's environment says."""
@@ -24,7 +29,7 @@ class Ranks:
     @classmethod
     def from_environment(cls) -> Ranks:
         """The launcher's word; a process without one is alone."""
-        if "WORLD_SIZE" not in os.environ:
+        if not launched():
             return cls()
         return cls(*(int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")))
 

@@ -13,9 +13,8 @@ from transformers import PreTrainedModel
 
 from dpo_profiles.schema import Adapter
 from dpo_trainer.engine import Engine
-from dpo_trainer.errors import TrainerError
+from dpo_trainer.errors import TrainerError, first_line
 from dpo_trainer.files import save_tensors
-from dpo_trainer.model import reach
 from dpo_trainer.model.nf4 import fingerprint
 
 POLICY = "default"
@@ -23,15 +22,18 @@ POLICY = "default"
 REFERENCE = "ref"
 
 
-def add_policy(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
+def add_policy(base: PreTrainedModel, adapter: Adapter, trained: Path | None) -> PeftModel:
     """Put the profile's adapter on the base: a trained one, or a new one that changes nothing yet.
 
+    Args:
+        trained: folder of the adapter to start from, which `check_adapter` has held against base and
+            profile; None makes a new one.
+
     Raises:
-        TrainerError: there is no such adapter, it is not what the profile says, it does not fit the
-            base, or no layer has the name of a target module.
+        TrainerError: the adapter cannot be loaded, or no layer has the name of a target module.
     """
-    if adapter.path:
-        return _load(base, adapter)
+    if trained is not None:
+        return _load(base, adapter, trained)
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,
@@ -48,47 +50,13 @@ def add_policy(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
         ) from error
 
 
-def _load(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
-    path = Path(adapter.path).expanduser()
-    local = path.exists() or adapter.path.startswith((".", "/", "~"))
-    if local and not (path / "adapter_config.json").is_file():
-        raise TrainerError(
-            f"adapter.path: {path}: holds no adapter_config.json; give the folder of a PEFT adapter"
-        )
-    if not local:
-        reach.set_offline(not reach.hub_answers())
+def _load(base: PreTrainedModel, adapter: Adapter, folder: Path) -> PeftModel:
     try:
-        model = PeftModel.from_pretrained(base, str(path) if local else adapter.path, is_trainable=True)
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainerError(f"adapter.path: {adapter.path}: cannot be loaded: {reason}") from error
-    _require_as_planned(model, adapter)
+        raise TrainerError(f"adapter.path: {folder}: cannot be loaded: {first_line(error)}") from error
     set_dropout(model, adapter.dropout)
     return model
-
-
-def _require_as_planned(model: PeftModel, adapter: Adapter) -> None:
-    """Refuse a loaded adapter of another shape: the plan and the run's record would be wrong."""
-    config: PeftConfig = model.peft_config[POLICY]
-    if not isinstance(config, LoraConfig):
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        raise TrainerError(f"adapter.path: {adapter.path}: is a {kind} adapter; give a LoRA adapter")
-    planned = (adapter.r, adapter.alpha, sorted(adapter.target_modules))
-    found = (config.r, config.lora_alpha, _target_names(model, config))
-    for field, wanted, loaded in zip(("r", "alpha", "target_modules"), planned, found, strict=True):
-        if wanted != loaded:
-            raise TrainerError(
-                f"adapter.{field}: the profile says {wanted}, the adapter in {adapter.path} has {loaded}; "
-                "set it to the adapter's"
-            )
-
-
-def _target_names(model: PeftModel, config: LoraConfig) -> list[str]:
-    """The adapter's target modules; where it has a pattern, the names of the layers that it hit."""
-    if config.target_modules and not isinstance(config.target_modules, str):
-        return sorted(config.target_modules)
-    layers = (name for name, module in model.named_modules() if POLICY in getattr(module, "lora_A", ()))
-    return sorted({name.rpartition(".")[2] for name in layers})
 
 
 def set_dropout(model: PeftModel, dropout: float) -> None:

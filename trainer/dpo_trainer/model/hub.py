@@ -8,22 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import httpx2
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.errors import RepositoryNotFoundError as NotOnHubError
 
 from dpo_trainer.errors import TrainerError
 from dpo_trainer.model import package, reach
 from dpo_trainer.model.package import Progress
-
-_UNREACHABLE = (LocalEntryNotFoundError, httpx2.TransportError, ConnectionError, TimeoutError)
-"""The hub does not answer; any other error is no reason to take other weights."""
+from dpo_trainer.model.snapshot import snapshot
 
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -40,39 +29,23 @@ def get_model(name: str, revision: str = "", progress: Progress = lambda done, t
         return path.absolute()
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise TrainerError(f"model.base: {name}: there is no such folder; give a folder or a hub id")
-    online = reach.hub_answers()
-    reach.set_offline(not online)
-    try:
-        progress(0, 1, f"{'fetching' if online else 'looking for'} {name}")
-        folder = snapshot_download(
-            name, revision=revision or None, allow_patterns=_FILES, local_files_only=not online
-        )
-        return Path(folder)
-    except GatedRepoError as error:
-        raise TrainerError(f"model.base: {name}: access has to be asked for on the hub's page") from error
-    except RevisionNotFoundError as error:
-        raise TrainerError(f"model.revision: {revision}: {name} has no such revision") from error
-    except NotOnHubError as error:
-        raise TrainerError(f"model.base: {name}: is not on the hub, nor a folder here") from error
-    except _UNREACHABLE as error:
-        return _from_package(name, revision, progress, error)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainerError(f"model.base: {name}: cannot be fetched: {reason}") from error
+    progress(0, 1, f"{'fetching' if reach.hub_answers() else 'looking for'} {name}")
+    found = snapshot(name, _FILES, field="model.base", revision=revision)
+    return found or _from_package(name, revision, progress)
 
 
-def _from_package(name: str, revision: str, progress: Progress, error: Exception) -> Path:
+def _from_package(name: str, revision: str, progress: Progress) -> Path:
     model = package.PACKAGED.get(name)
     if model is None:
         raise TrainerError(
             f"model.base: {name}: the hub does not answer and the model is not in its cache; "
             "check the network, or give a local folder"
-        ) from error
+        )
     if revision:
         raise TrainerError(
             f"model.revision: {revision}: the hub does not answer, and the package index has no revisions "
             f"of {name}; check the network, or leave it empty"
-        ) from error
+        )
     progress(0, 1, f"{name}: {package.NOTE}")
     return package.cached(model) or package.fetch(model, progress)
 

@@ -8,13 +8,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dpo_profiles.schema import Profile
 from dpo_trainer.errors import TrainerError, first_line
+from dpo_trainer.model.preflight import check_tokenizer
 
 
 def load_tokenizer(folder: Path, profile: Profile) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token.
 
     Raises:
-        TrainerError: there is none in the folder, or the profile's padding token is unknown to it.
+        TrainerError: there is none in the folder, or it has no token to pad with.
+        Refused: the profile's padding token is unknown to it.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -24,11 +26,8 @@ def load_tokenizer(folder: Path, profile: Profile) -> PreTrainedTokenizerBase:
         raise TrainerError(
             f"model.base: {profile.model.base}: its tokenizer cannot be loaded: {first_line(error)}"
         ) from error
+    check_tokenizer(tokenizer, profile)
     if profile.model.pad_token:
-        if profile.model.pad_token not in tokenizer.get_vocab():
-            raise TrainerError(
-                f"model.pad_token: {profile.model.pad_token}: is not in the tokenizer's vocabulary"
-            )
         tokenizer.pad_token = profile.model.pad_token
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
