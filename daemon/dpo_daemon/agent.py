@@ -12,14 +12,17 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import msgspec
+import psutil
 
 from dpo_daemon import exits, launch, processes
 from dpo_daemon.errors import DaemonError
-from dpo_daemon.launch import Launcher
+from dpo_daemon.launch import SHUTDOWN_TIMEOUT_S, Launcher
+from dpo_daemon.ranks import read_ranks
 from dpo_daemon.sample import Sampler
 from dpo_profiles.load import parse_resolved
 from dpo_telemetry import cli, events, identity
@@ -71,15 +74,25 @@ class Agent:
             return self._unstartable(error)
         returncode = self._watch(job, wakeups)
         processes.end(processes.descendants(), ORPHAN_GRACE_S)
-        return exits.describe(
+        return self._tell_end(returncode, exits.oom_kills() > oom_kills)
+
+    def _tell_end(self, returncode: int, oom_killed: bool) -> HostExit:
+        """Write down how each rank ended, and sum it up."""
+        found = exits.collect(
+            self._attempt,
             self._host,
             returncode,
-            killed_by_us=self._terminations > 1
-            or (self._terminations == 1 and returncode == -signal.SIGTERM),
-            oom_killed=exits.oom_kills() > oom_kills,
-            rank_says=exits.reason_of_rank(self._attempt.event_file("rank-00000")),
-            log_tail=exits.tail(self._attempt.log_file(0)),
+            stops=self._terminations,
+            oom_killed=oom_killed,
+            ranks=self._launcher.ranks,
+            is_rank=self._launcher.is_rank,
         )
+        ended, ends = exits.describe(found), exits.rank_ends(found)
+        if not ended.reason.startswith("stopped") and (alert := exits.rank_died(found, ends)):
+            self._writer.put(alert)
+        for event in exits.exit_events(ends):
+            self._writer.put(event)
+        return ended
 
     def _own_events(self) -> EventWriter:
         """The agent's file, its Start event on disk: whoever finds no other trace can tell who is gone."""
@@ -105,7 +118,11 @@ class Agent:
             log.warning("not in the register of live runs: %s", error)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        log = os.open(self._attempt.log_file(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        """Several ranks write logs of their own, and what starts them another."""
+        path = self._attempt.log_file(0)
+        if not self._launcher.is_rank:
+            path = self._attempt.launcher_log(self._host)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return launch.start(self._launcher, log)
         finally:
@@ -118,16 +135,41 @@ class Agent:
 
     def _watch(self, job: subprocess.Popen[bytes], wakeups: int) -> int:
         """Sample until the job ends; returns its code as `subprocess` gives it."""
+        self._sample_while(lambda: job.poll() is None, wakeups, lambda: job.send_signal(signal.SIGTERM))
+        ranks = self._orphans()
+        if ranks:
+            # Their launcher was killed, and nothing else is wrong with them: they end as in any stop.
+            log.warning("the launcher is gone (%s); %d ranks are asked to end", job.returncode, len(ranks))
+            processes.terminate(ranks)
+            deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+            self._sample_while(
+                lambda: processes.any_running(ranks) and time.monotonic() < deadline,
+                wakeups,
+                lambda: None,
+            )
+        return job.returncode
+
+    def _sample_while(
+        self, running: Callable[[], bool], wakeups: int, ask_to_stop: Callable[[], None]
+    ) -> None:
         due = time.monotonic()
-        while job.poll() is None:
+        while running():
             if time.monotonic() >= due:
                 due = time.monotonic() + SAMPLE_INTERVAL_S
                 self._sample()
             if select.select([wakeups], [], [], max(0.0, due - time.monotonic()))[0]:
                 for number in os.read(wakeups, 512):
                     if number in (signal.SIGTERM, signal.SIGINT):
-                        self._terminate(job)
-        return job.returncode
+                        self._terminate(ask_to_stop)
+
+    def _orphans(self) -> list[psutil.Process]:
+        """Ranks that outlived their launcher, without their workers."""
+        known = {
+            record.process.pid
+            for record in read_ranks(self._attempt, self._launcher.ranks)
+            if record.process is not None and record.process.alive()
+        }
+        return [process for process in processes.descendants() if process.pid in known]
 
     def _sample(self) -> None:
         try:
@@ -137,27 +179,17 @@ class Agent:
             # A look that fails is a sample less; leaving the job without its parent would be worse.
             log.exception("sample")
 
-    def _terminate(self, job: subprocess.Popen[bytes]) -> None:
+    def _terminate(self, ask_to_stop: Callable[[], None]) -> None:
         """The first time ask the job to stop, which it does after its step; the second time end it."""
         self._terminations += 1
         if self._terminations == 1:
-            job.send_signal(signal.SIGTERM)
+            ask_to_stop()
             return
         processes.kill(processes.descendants())
 
     def _finish(self, ended: HostExit) -> HostExit:
         """The exit file comes last: whoever sees it sees everything."""
         self._sampler.close()
-        self._writer.put(
-            events.Exit(
-                **events.stamp(),
-                role="rank",
-                rank=0,
-                code=ended.code,
-                signal=ended.signal,
-                reason=ended.reason,
-            )
-        )
         self._writer.put(events.Exit(**events.stamp(), role="agent", code=cli.EXIT_FINE))
         self._writer.close()
         write_atomically(self._attempt.exit_file(self._host), msgspec.json.encode(ended))

@@ -28,6 +28,15 @@ def check_start(profile: Profile, label: str) -> None:
     _check_path(label, "adapter.path", profile.adapter.path, "give the adapter's folder, or leave it empty")
     _check_path(label, "data.name", profile.data.name, "give a .jsonl or .parquet file, or `shipped`")
     _check_rows(label, Path(os.path.expanduser(profile.data.name)))
+    check_training_stack()
+
+
+def check_training_stack() -> None:
+    """Refuse to start ranks where they have nothing to train with.
+
+    Raises:
+        DaemonError: names what to install.
+    """
     if importlib.util.find_spec("torch") is None:
         raise DaemonError("the training stack is not installed; run `pip install 'dpo-deck[train]'`")
 

@@ -58,13 +58,32 @@ class LogReader:
             return b""
 
 
+def launcher_logs(attempt: Attempt) -> list[Path]:
+    """What the launchers printed, one log a host; none once a rank has a log of its own."""
+    if any(attempt.logs_dir.glob("rank-*.log")):
+        return []
+    return sorted(attempt.logs_dir.glob("launcher-*.log"))
+
+
+def whole_log(path: Path) -> Iterator[str]:
+    """The lines of a log as far as it reaches."""
+    reader = LogReader(path)
+    yield from reader.lines()
+    yield from reader.rest()
+
+
 def follow(reader: LogReader, attempt: Attempt) -> Iterator[str]:
-    """Lines until the attempt has ended; waits in between."""
+    """Lines until the attempt has ended; waits in between.
+
+    Where no rank came to a log of its own, what their launchers printed follows at the end.
+    """
     while True:
         ended = attempt.ended()
         yield from reader.lines()
         if ended:
             yield from reader.rest()
+            for path in launcher_logs(attempt):
+                yield from whole_log(path)
             return
         time.sleep(POLL_INTERVAL_S)
 

@@ -9,7 +9,7 @@ from types import FrameType
 import click
 import msgspec
 
-from dpo_daemon.follow import LogReader, follow
+from dpo_daemon.follow import LogReader, follow, launcher_logs
 from dpo_daemon.stopping import ask_to_stop, end_now
 from dpo_daemon.summary import Summary, summarise
 from dpo_daemon.tables import print_closing
@@ -40,7 +40,8 @@ def follow_to_the_end(run: RunDirectory, *, quiet: bool) -> tuple[Summary, int]:
         print_closing(run, model, summary, time.time() - began)
     code = exit_code_of(attempt)
     if code:
-        render(f"{run.name}: {summary.reason or summary.state}; its output is in {attempt.log_file(0)}")
+        output = (launcher_logs(attempt) or [attempt.log_file(0)])[0]
+        render(f"{run.name}: {summary.reason or summary.state}; its output is in {output}")
     return summary, EXIT_INTERRUPTED if interrupted else code
 
 

@@ -82,12 +82,23 @@ def descendants() -> list[psutil.Process]:
 def end(processes: Iterable[psutil.Process], grace_s: float) -> None:
     """SIGTERM, then after `grace_s` seconds SIGKILL; returns when all are gone or have been killed."""
     waiting = list(processes)
-    for process in waiting:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
+    terminate(waiting)
     _, alive = psutil.wait_procs(waiting, timeout=grace_s)
     kill(alive)
     psutil.wait_procs(alive, timeout=grace_s)
+
+
+def terminate(processes: Iterable[psutil.Process]) -> None:
+    """SIGTERM to each that is still there."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
+def any_running(processes: Iterable[psutil.Process]) -> bool:
+    """Whether one is still there; children that have ended are reaped."""
+    _, alive = psutil.wait_procs(processes, timeout=0)
+    return bool(alive)
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dpo_daemon.rehearse.verdict import Verdict
 from dpo_daemon.summary import Summary
 from dpo_profiles.plan.report import Plan, RankPlan
 from dpo_telemetry import events
@@ -108,6 +109,29 @@ def print_plan(plan: Plan) -> None:
         console.print(Text(verdict, "green" if plan.fits else "bold red"))
     for line in plan.advice:
         console.print(Text(f"- {line}"), soft_wrap=True)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """What a rehearsal looked at, what was replaced for it, and one line that says what it comes to."""
+    console = Console()
+    where = f" on {printable(verdict.device)}" if verdict.device else ""
+    ranks = f"{verdict.ranks} rank{'s' if verdict.ranks > 1 else ''}"
+    console.print(Text(f"{verdict.profile}: {verdict.backend}, {ranks}{where}"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for check in verdict.checks:
+        state = Text("ok", "green") if check.ok else Text("failed", "bold red")
+        table.add_row(state, check.name, Text(printable(check.text)))
+    console.print(table)
+    for note in verdict.notes:
+        console.print(Text(f"- {printable(note)}"), soft_wrap=True)
+    failed = sum(not check.ok for check in verdict.checks)
+    said = f"{failed} of {len(verdict.checks)} checks failed" if failed else "the rehearsal went well"
+    console.print(Text(said, "bold red" if failed else "green"))
+    if verdict.run:
+        console.print(Text(f"its run is kept in {verdict.run}"), soft_wrap=True)
 
 
 def _bar(rank: RankPlan, capacity_bytes: int) -> Text:

@@ -103,6 +103,9 @@ class Memory(Event, frozen=True, kw_only=True, tag="memory"):
     components: dict[str, int]
     """Bytes by component: storage of the real tensors, see `dpo_telemetry.components`."""
     rss_bytes: int | None = None
+    """Resident set of the process."""
+    peak_rss_bytes: int | None = None
+    """Largest resident set since the process began."""
     allocated_bytes: int | None = None
     peak_allocated_bytes: int | None = None
     reserved_bytes: int | None = None

@@ -24,6 +24,7 @@ from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 
 STANDIN = Path(__file__).with_name("standin_job.py")
+STANDIN_REHEARSAL = Path(__file__).with_name("standin_rehearsal.py")
 PROFILE = """\
 name = "tiny"
 description = "A profile for tests"
@@ -37,6 +38,8 @@ class Home:
     """Where one test's daemons live."""
 
     path: Path
+    timeout_s: float = 120.0
+    """For one command."""
 
     @property
     def runs_dir(self) -> Path:
@@ -54,7 +57,7 @@ class Home:
             cwd=self.path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=self.timeout_s,
             check=False,
         )
 
@@ -101,6 +104,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
         shutil.copy(STANDIN, package / "__main__.py")
+        (package / "rehearsal").mkdir()
+        (package / "rehearsal" / "__init__.py").touch()
+        shutil.copy(STANDIN_REHEARSAL, package / "rehearsal" / "__main__.py")
         home.profile.write_text(PROFILE)
         (home.path / "runtime").mkdir(mode=0o700)
         monkeypatch.setenv("DPO_TEST_HOME", folder)

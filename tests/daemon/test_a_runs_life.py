@@ -111,7 +111,10 @@ def test_a_job_killed_from_outside_is_named_so(home: Home, ended: Ended, eventua
     os.kill(ranks_of(model, 1)[0].pid, signal.SIGKILL)
     assert ended(run).signal == "SIGKILL"
     assert "from outside" in ended(run).reason
-    assert home.daemon("status").returncode == 1
+    status = home.daemon("status", "--json")
+    assert status.returncode == 1
+    (alert,) = [a for a in json.loads(status.stdout)["alerts"] if a["code"] == "rank_died"]
+    assert alert["message"].startswith("rank 0 died: killed (SIGKILL) from outside")
 
 
 def test_what_the_job_leaves_behind_is_ended_with_it(
@@ -144,6 +147,7 @@ from dpo_daemon.agent import Agent
 from dpo_telemetry.rundir.layout import RunDirectory
 
 class Missing:
+    ranks, is_rank = 1, True
     def command(self): return ["/no/such/launcher"]
     def environment(self): return {}
 
@@ -208,6 +212,7 @@ from dpo_daemon.agent import Agent
 from dpo_telemetry.rundir.layout import RunDirectory
 
 class Torn:
+    ranks, is_rank = 1, True
     def command(self): return ["sleep", "600"]
     def environment(self): raise RuntimeError("no environment\\nat all")
 

@@ -33,7 +33,7 @@ BROKEN = {
     "nobody's home": 'name = "x"\n[model]\nbase = "a/b"\n[data]\nname = "~no-such-user/x.jsonl"',
     "missing model": 'name = "x"\n[model]\nbase = "./no/such/model"',
     "missing adapter": 'name = "x"\n[model]\nbase = "a/b"\n[adapter]\npath = "/no/such/adapter"',
-    "backend": 'name = "x"\n[model]\nbase = "a/b"\n[engine]\nbackend = "ddp"\ngpus_per_node = 2',
+    "backend": 'name = "x"\n[model]\nbase = "a/b"\n[engine]\nbackend = "dpp"\ngpus_per_node = 2',
 }
 
 
@@ -67,6 +67,8 @@ def test_a_profile_that_cannot_run_is_refused_before_anything_is_made(home: Home
         (["logs", "-f", "--json"], "--json"),
         (["plan", "--profile", "./nosuch.toml"], "no such file"),
         (["profiles", "show", "dem"], "did you mean demo"),
+        (["rehearse", "--profile", "nosuch"], "no shipped profile has this name"),
+        (["rehearse", "--profile", "demo", "--ranks", "2"], "is single, which has one rank"),
         (["dance"], "dance"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

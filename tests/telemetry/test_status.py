@@ -121,6 +121,20 @@ def test_any_other_end_is_failed_and_says_why(lines: Lines) -> None:
     assert (both.state, both.reason) == ("failed", "oom")
 
 
+def test_what_the_agent_says_of_all_ranks_comes_before_what_rank_0_says_of_itself(lines: Lines) -> None:
+    rank = rank_0(lines.start(), lines.exit(70, "RuntimeError: connection reset"))
+    status = status_of(exit_of(rank, code=None, signal="SIGKILL", reason="rank 1: killed (SIGKILL)"), START_S)
+    assert (status.state, status.reason) == ("failed", "rank 1: killed (SIGKILL)")
+    unnamed = status_of(exit_of(rank_0(lines.start(), lines.exit(1, "oom")), code=1), START_S)
+    assert unnamed.reason == "oom"
+
+
+def test_a_stop_before_any_rank_began_is_a_stop(lines: Lines) -> None:
+    model = RunModel()
+    model.apply([Chunk("attempts/001/profile.toml", 0, b"")])
+    assert state(exit_of(model, code=0, reason="stopped before the ranks began")) == "stopped"
+
+
 def test_an_ended_run_stays_ended_however_late_one_looks(lines: Lines) -> None:
     assert state(rank_0(lines.start(), lines.exit(0)), START_S + 1e6) == "finished"
 

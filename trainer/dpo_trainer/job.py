@@ -148,6 +148,8 @@ class Job:
         steps = self.profile.train.max_steps
         with tempfile.TemporaryDirectory(prefix="dpo-trainer-") as scratch:
             with self.control.interruptible(), self.emitter.in_phase("load"):
+                # What loading takes is held against what the libraries took before.
+                self.emitter.measure()
                 self.engine.begin()
                 trainer, callback = self._load(Path(scratch))
             # A run that ended between its last checkpoint and its adapter has only the adapter to write.

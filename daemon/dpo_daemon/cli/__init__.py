@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "List runs, live ones from anywhere.",
     "logs": "Print the raw output of a rank.",
     "keep": "Serve a run whose keeper is gone.",
+    "rehearse": "Rehearse a profile with a small model.",
     "plan": "Show what a profile should cost in memory.",
     "profiles": "List the shipped profiles, or show one.",
 }

@@ -9,7 +9,7 @@ import click
 
 from dpo_daemon.cli.options import json_option, print_json, run_argument, runs_dir_option
 from dpo_daemon.errors import DaemonError
-from dpo_daemon.follow import LogReader, follow
+from dpo_daemon.follow import LogReader, follow, launcher_logs, whole_log
 from dpo_telemetry.rundir.find import find_run, runs_directory
 
 
@@ -17,10 +17,14 @@ from dpo_telemetry.rundir.find import find_run, runs_directory
 @run_argument
 @runs_dir_option
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the run ends.")
-@click.option("--rank", type=click.IntRange(min=0), default=0, show_default=True, help="Whose output.")
+@click.option(
+    "--rank", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Whose output."
+)
 @json_option
 def command(run_text: str | None, runs_dir: Path | None, following: bool, rank: int, as_json: bool) -> None:
     """Print what a rank of RUN's newest attempt wrote to stdout and stderr.
+
+    Where no rank came to a log of its own, it is what their launcher wrote.
 
     Escape sequences are taken out, so that no output can steer the terminal.
 
@@ -36,19 +40,19 @@ def command(run_text: str | None, runs_dir: Path | None, following: bool, rank: 
         raise DaemonError(f"{run.path}: holds no attempt, so there is no output")
     attempt = run.attempts()[-1]
     path = attempt.log_file(rank)
-    if not path.exists() and (rank > 0 or attempt.ended()):
+    fallback = launcher_logs(attempt) if rank == 0 and not path.exists() else []
+    if not path.exists() and not fallback and (rank > 0 or attempt.ended()):
         ranks = ", ".join(
             str(int(p.stem.removeprefix("rank-"))) for p in sorted(attempt.logs_dir.glob("rank-*"))
         )
         raise DaemonError(
             f"{path}: rank {rank} left no output; there is {f'that of {ranks}' if ranks else 'none'}"
         )
-    reader = LogReader(path)
     if following:
-        for line in follow(reader, attempt):
+        for line in follow(LogReader(path), attempt):
             click.echo(line)
         return
-    lines = chain(reader.lines(), reader.rest())
+    lines = chain.from_iterable(whole_log(shown) for shown in fallback or [path])
     if as_json:
         print_json({"run": run.name, "attempt": attempt.number, "rank": rank, "lines": list(lines)})
     else:

@@ -72,12 +72,13 @@ def _ended(attempt: AttemptView) -> Status | None:
         )
     if attempt.host_exits:
         worst = max(attempt.host_exits, key=lambda exit_: (exit_.signal != "", exit_.code or 0))
-        if worst.code == 0 and not worst.signal:
-            return Status("finished", worst.reason)
         if worst.reason.startswith("stopped"):
             return Status("stopped", worst.reason)
+        if worst.code == 0 and not worst.signal:
+            return Status("finished", worst.reason)
+        # The agent knows all ranks of its host; rank 0 may only tell that it lost another one.
         own = attempt.exit.reason if attempt.exit is not None else ""
-        return Status("failed", own or worst.reason or worst.signal)
+        return Status("failed", worst.reason or own or worst.signal)
     if attempt.exit is not None:
         return Status("failed", attempt.exit.reason)
     return None

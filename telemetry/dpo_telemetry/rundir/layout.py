@@ -63,6 +63,10 @@ class Attempt:
         """Raw output of one rank."""
         return self.logs_dir / f"rank-{rank:05d}.log"
 
+    def launcher_log(self, host: str) -> Path:
+        """Raw output of the program that starts several ranks on one host."""
+        return self.logs_dir / f"launcher-{host}.log"
+
     def exit_file(self, host: str) -> Path:
         """How the job on one host ended; written last by its agent."""
         return self.path / f"exit-{host}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable, Iterator
 
 import psutil
@@ -63,6 +64,8 @@ class MemoryMeter:
             step=step,
             components=self.components(),
             rss_bytes=self._process.memory_info().rss,
+            # Linux counts in KiB.
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             **on_card,
         )
 

@@ -20,6 +20,8 @@ from dpo_profiles.schema import Profile
 from dpo_trainer.engine.base import STATE_KEYS, Engine, nested_tensors
 from dpo_trainer.engine.ranks import Ranks, open_control_group
 
+_SHARED_MEMORY = "deepspeed_shm_comm"
+
 
 class Zero3Engine(Engine):
     """Sharded while it is loaded, with the settings of DeepSpeed's own file."""
@@ -50,6 +52,11 @@ class Zero3Engine(Engine):
             torch.cuda.set_device(self.device)
             PartialState()
         else:
+            import deepspeed
+
+            # An extension for shared memory that DeepSpeed would compile, for most of a minute and with a
+            # compiler that may not be there; gloo does without.
+            deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
             PartialState(backend="gloo")
             # DeepSpeed computes in bfloat16 on a CPU too; transformers asks for a GPU that does.
             training_args.is_torch_bf16_gpu_available = lambda: True

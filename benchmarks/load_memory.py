@@ -1,0 +1,178 @@
+"""Host memory while a model is loaded, and how it grows with the number of ranks.
+
+    python benchmarks/load_memory.py
+
+A model of random weights is loaded by real ranks on this machine's CPU, where the host's memory is
+the device's too: shards, gathered layers and all. Each job runs up to the end of its load phase.
+What libraries and data take is left out by loading a model of the same structure and hardly any
+weights in the same way. The peer is the library's own loader, whole on each rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from harness import Figure, main
+
+from dpo_profiles.render import to_toml
+from dpo_profiles.schema import Data, Engine, Model, Profile, Quantization, Train
+from dpo_telemetry import events
+from dpo_telemetry.rundir.create import create_attempt, create_run
+from dpo_telemetry.rundir.layout import RunDirectory
+
+TINY_WIDTH = 64
+TIMEOUT_S = 300.0
+GOAL = 0.2
+"""Of one model copy for each added rank."""
+
+MAKE_MODEL = """
+import sys, torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+folder, width, layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+core = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+core.add_special_tokens(["<end>"])
+template = "{% for m in messages %}{{ m['content'] }}<end>{% endfor %}"
+words = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<end>", chat_template=template)
+words.save_pretrained(folder)
+torch.set_default_dtype(torch.bfloat16)
+config = Qwen2Config(
+    vocab_size=len(words), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+    num_attention_heads=width // 64, num_key_value_heads=width // 64, tie_word_embeddings=False,
+    eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, bos_token_id=None,
+)
+Qwen2ForCausalLM(config).save_pretrained(folder, max_shard_size="300MB")
+"""
+
+LOAD_WHOLE = """
+import resource, sys, torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+AutoModelForCausalLM.from_pretrained(
+    sys.argv[1], dtype=torch.bfloat16, device_map={"": "cpu"},
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_storage=torch.bfloat16,
+    ),
+)
+print(peak() - before)
+"""
+
+ZERO3 = {
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "overlap_comm": False},
+    "bf16": {"enabled": True},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
+
+
+def measure(quick: bool) -> dict[str, Figure]:
+    """Growth of the peak for each added rank, as a fraction of one bfloat16 copy of the model."""
+    width, layers = (1024, 8) if quick else (2048, 12)
+    ranks = (2, 3) if quick else (2, 4)
+    with tempfile.TemporaryDirectory(prefix="load-memory-") as scratch:
+        folder = Path(scratch)
+        big, tiny = _model(folder / "big", width, layers), _model(folder / "tiny", TINY_WIDTH, layers)
+        copy_bytes = sum(path.stat().st_size for path in big.glob("*.safetensors"))
+        whole = int(_python(LOAD_WHOLE, str(big))) - int(_python(LOAD_WHOLE, str(tiny)))
+        figures = {}
+        for backend, name in (("deepspeed-zero3", "zero3"), ("fsdp2", "fsdp2")):
+            few, many = (_total_bytes(folder, backend, count, big, tiny) for count in ranks)
+            growth = (many - few) / (ranks[1] - ranks[0]) / copy_bytes
+            peer = {"library's loader": whole / copy_bytes}
+            figures[f"{name}_growth"] = Figure(value=growth, goal=GOAL, peer=peer)
+            figures[f"{name}_peak_{ranks[0]}_ranks"] = Figure(
+                value=few / copy_bytes, goal=None, peer={"library's loader": ranks[0] * whole / copy_bytes}
+            )
+    return figures
+
+
+def _total_bytes(folder: Path, backend: str, ranks: int, big: Path, tiny: Path) -> int:
+    """Bytes that all ranks together take for a model's weights at the peak of loading."""
+    return sum(_peaks(folder, backend, ranks, big)) - sum(_peaks(folder, backend, ranks, tiny))
+
+
+def _peaks(folder: Path, backend: str, ranks: int, model: Path) -> list[int]:
+    """Largest resident set of each rank at the end of its load phase, less that at its beginning."""
+    run = _start(folder, backend, ranks, model)
+    attempt = run.attempt(1)
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nnodes", "1"]
+    command += ["--nproc-per-node", str(ranks), "-m", "dpo_trainer", str(run.path), "1"]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            loaded = [_load_bytes(attempt.event_file(f"rank-{rank:05d}")) for rank in range(ranks)]
+            if None not in loaded:
+                return [value for value in loaded if value is not None]
+            if job.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(
+                    f"error: the job of {ranks} ranks under {backend} ended before it had loaded"
+                )
+            time.sleep(0.2)
+    finally:
+        job.terminate()
+        job.wait()
+
+
+def _load_bytes(file: Path) -> int | None:
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    found = [event for line in lines if isinstance(event := events.decode(line), events.Memory)]
+    if len(found) < 2:
+        return None
+    assert found[0].rss_bytes is not None and found[1].peak_rss_bytes is not None
+    return found[1].peak_rss_bytes - found[0].rss_bytes
+
+
+def _start(folder: Path, backend: str, ranks: int, model: Path) -> RunDirectory:
+    engine_file = ""
+    if backend == "deepspeed-zero3":
+        engine_file = str(folder / "zero3.json")
+        Path(engine_file).write_text(json.dumps(ZERO3))
+    profile = Profile(
+        name="load",
+        model=Model(base=str(model), compute_dtype="bfloat16"),
+        quantization=Quantization(storage_dtype="bfloat16"),
+        data=Data(max_length_tokens=2048, heldout_fraction=0.0),
+        train=Train(max_steps=1, gradient_accumulation_steps=1),
+        engine=Engine(backend=backend, gpus_per_node=ranks, deepspeed_file=engine_file),  # type: ignore[arg-type]
+    )
+    profile = msgspec.structs.replace(profile, eval=msgspec.structs.replace(profile.eval, every_steps=0))
+    run = create_run(folder / "runs", profile.name)
+    create_attempt(run, to_toml(profile), b"{}")
+    return run
+
+
+def _model(folder: Path, width: int, layers: int) -> Path:
+    folder.mkdir()
+    _python(MAKE_MODEL, str(folder), str(width), str(layers))
+    return folder
+
+
+def _python(code: str, *arguments: str) -> str:
+    environment: dict[str, Any] = os.environ | {"DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"error: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
+    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+
+if __name__ == "__main__":
+    main("load_memory", measure, ("torch", "transformers", "bitsandbytes", "deepspeed", "accelerate"))
