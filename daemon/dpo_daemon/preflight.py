@@ -190,11 +190,23 @@ def _backend(candidate: Candidate) -> Iterator[str]:
         )
 
 
+def _gpus(candidate: Candidate) -> Iterator[str]:
+    """A profile that names a GPU is meant for one: on a CPU a large model would only fill the host's memory."""
+    profile, here = candidate.profile, candidate.gpus
+    wanted = profile.engine.gpus_per_node
+    if here is not None and profile.hardware.gpu and here < wanted:
+        yield (
+            f"engine.gpus_per_node is {wanted}, of {profile.hardware.gpu}, and {here or 'no'} NVIDIA GPUs are here; "
+            "start it where they are, or try it on a small model: `dpo-daemon rehearse`"
+        )
+
+
 CHECKS: dict[str, Check] = {
     "dtypes": _dtypes,
     "truncation": _truncation,
     "world_size": _world_size,
     "plan": _plan,
     "backend": _backend,
+    "gpus": _gpus,
 }
 """By the name that `--force` takes."""

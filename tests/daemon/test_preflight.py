@@ -173,10 +173,18 @@ def test_a_plan_that_does_not_fit_is_a_finding_with_the_plans_own_mend() -> None
 
 
 def test_fsdp1_needs_a_gpu_only_where_it_is_started() -> None:
-    assert "needs CUDA" in only(findings("fsdp", gpus=0), "backend")
+    assert "needs CUDA" in only(findings("fsdp", "hardware.gpu=", gpus=0), "backend")
     assert findings("fsdp", gpus=8) == []
     assert findings("fsdp", gpus=None) == []
     assert findings("fsdp2", gpus=0) == []
+
+
+def test_a_profile_that_names_its_gpu_needs_that_many_here() -> None:
+    assert "gpus_per_node is 8, of NVIDIA H100 80GB HBM3, and 2 NVIDIA GPUs" in only(
+        findings("zero3", gpus=2), "gpus"
+    )
+    assert "and no NVIDIA GPUs are here" in only(findings("single", gpus=0), "gpus")
+    assert findings("zero3", gpus=8) == findings("zero3") == findings("demo", gpus=0) == []
 
 
 def test_several_nodes_are_planned_but_not_started() -> None:

@@ -9,7 +9,8 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
 
-_CHUNK_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 20
+"""Four bytes of workspace a byte, several times over; a layer must not double while it is looked at."""
 _PERIOD = 65_521
 """The largest prime below 2^16: a byte's weight depends on where it stands, so a permutation shows."""
 
@@ -44,12 +45,13 @@ def state_tensors(state: Any) -> Iterator[torch.Tensor]:
 def fingerprint(tensor: torch.Tensor) -> int:
     """A number that changes with any byte of a tensor, computed where the tensor is."""
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    total = 0
+    total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for start in range(0, flat.numel(), _CHUNK_BYTES):
-        part = flat[start : start + _CHUNK_BYTES].to(torch.int64)
-        weights = torch.arange(start, start + part.numel(), device=part.device) % _PERIOD + 1
-        total += int((part * weights).sum())
-    return total
+        part = flat[start : start + _CHUNK_BYTES].to(torch.int32)
+        begin = start % _PERIOD
+        weights = torch.arange(begin, begin + part.numel(), dtype=torch.int32, device=flat.device) % _PERIOD + 1
+        total += (part * weights).sum(dtype=torch.int64)
+    return int(total)
 
 
 def keep_codes_in_place(model: nn.Module) -> None:
