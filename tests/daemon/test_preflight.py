@@ -176,7 +176,7 @@ def test_fsdp1_needs_a_gpu_only_where_it_is_started() -> None:
     assert "needs CUDA" in only(findings("fsdp", "hardware.gpu=", gpus=0), "backend")
     assert findings("fsdp", gpus=8) == []
     assert findings("fsdp", gpus=None) == []
-    assert findings("fsdp2", gpus=0) == []
+    assert findings("fsdp2", "hardware.gpu=", gpus=0) == []
 
 
 def test_a_profile_that_names_its_gpu_needs_that_many_here() -> None:
