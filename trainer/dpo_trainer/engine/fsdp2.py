@@ -36,6 +36,8 @@ class Fsdp2Engine(Engine):
         """Join the other ranks."""
         for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
+        # With it the library's loader leaves every rank but the first without weights.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             PartialState()
