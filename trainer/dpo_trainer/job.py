@@ -265,11 +265,17 @@ class Job:
 
     def _save_final(self, trainer: PairTrainer, step: int) -> None:
         with self.emitter.in_phase("save"):
-            weights = adapter_weights(trainer.policy, POLICY, self.engine)
+            weights = self._final_weights(trainer, step)
             if self.ranks.rank == 0:
                 with files.whole_folder(self.directory.adapter_dir) as folder:
                     save_adapter(weights, trainer.policy.peft_config[POLICY], self.base_name, folder)
             self._tell_saved(step, self.directory.adapter_dir, final=True)
+
+    def _final_weights(self, trainer: PairTrainer, step: int) -> dict[str, torch.Tensor]:
+        if self.resume is not None and self.begun_at.step >= step:
+            # Nothing was trained, so an engine that keeps masters apart has none yet.
+            return files.load_tensors(self.resume / "adapter_model.safetensors")
+        return adapter_weights(trainer.policy, POLICY, self.engine)
 
     def _tell_saved(self, step: int, path: Path, *, final: bool) -> None:
         if self.ranks.rank > 0:

@@ -49,7 +49,9 @@ def fingerprint(tensor: torch.Tensor) -> int:
     for start in range(0, flat.numel(), _CHUNK_BYTES):
         part = flat[start : start + _CHUNK_BYTES].to(torch.int32)
         begin = start % _PERIOD
-        weights = torch.arange(begin, begin + part.numel(), dtype=torch.int32, device=flat.device) % _PERIOD + 1
+        weights = (
+            torch.arange(begin, begin + part.numel(), dtype=torch.int32, device=flat.device) % _PERIOD + 1
+        )
         total += (part * weights).sum(dtype=torch.int64)
     return int(total)
 
