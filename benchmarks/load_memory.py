@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from harness import Figure, main
 
 from dpo_profiles.render import to_toml
-from dpo_profiles.schema import Data, Engine, Model, Profile, Quantization, Train
+from dpo_profiles.schema import Adapter, Data, Engine, Model, Profile, Quantization, Train
 from dpo_telemetry import events
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
+from harness import Figure, main
 
 TINY_WIDTH = 64
 TIMEOUT_S = 900.0
@@ -80,7 +80,7 @@ ZERO3 = {
 def measure(quick: bool) -> dict[str, Figure]:
     """Growth of the peak for each added rank, as a fraction of one bfloat16 copy of the model."""
     # As in a large model, no single matrix is much of the whole: half a percent.
-    width, layers = (512, 24) if quick else (1024, 48)
+    width, layers = (1024, 24) if quick else (1024, 48)
     ranks = (2, 3) if quick else (2, 4)
     with tempfile.TemporaryDirectory(prefix="load-memory-") as scratch:
         folder = Path(scratch)
@@ -136,7 +136,8 @@ def _load_bytes(file: Path) -> int | None:
     found = [event for line in lines if isinstance(event := events.decode(line), events.Memory)]
     if len(found) < 2:
         return None
-    assert found[0].rss_bytes is not None and found[1].peak_rss_bytes is not None
+    assert found[0].rss_bytes is not None
+    assert found[1].peak_rss_bytes is not None
     return found[1].peak_rss_bytes - found[0].rss_bytes
 
 
@@ -149,6 +150,8 @@ def _start(folder: Path, backend: str, ranks: int, model: Path) -> RunDirectory:
         name="load",
         model=Model(base=str(model), compute_dtype="bfloat16"),
         quantization=Quantization(storage_dtype="bfloat16"),
+        # As small beside the base as a rank of 16 is beside a 72B.
+        adapter=Adapter(r=2),
         data=Data(max_length_tokens=2048, heldout_fraction=0.0),
         train=Train(max_steps=1, gradient_accumulation_steps=1),
         engine=Engine(backend=backend, gpus_per_node=ranks, deepspeed_file=engine_file),  # type: ignore[arg-type]

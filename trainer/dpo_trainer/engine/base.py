@@ -78,6 +78,10 @@ class Engine:
         """What this rank holds of a parameter between two uses."""
         return [parameter.detach()]
 
+    def held_bytes(self, parameter: nn.Parameter) -> int:
+        """Bytes of that, and of what the engine will gather once and keep."""
+        return sum(tensor.nbytes for tensor in self.held(parameter))
+
     @contextmanager
     def gathered(self, module: nn.Module) -> Iterator[None]:
         """The module's own and its children's parameters whole while inside."""

@@ -92,6 +92,14 @@ class Zero3Engine(Engine):
         part = getattr(parameter, "ds_tensor", None)
         return [parameter.data] if part is None else [parameter.data, part]
 
+    def held_bytes(self, parameter: nn.Parameter) -> int:
+        """Bytes of the part; below the persistence threshold of the whole too, gathered at the first use."""
+        part = getattr(parameter, "ds_tensor", None)
+        if part is None:
+            return parameter.nbytes
+        whole = int(parameter.ds_numel) if parameter.ds_persist else 0  # type: ignore[attr-defined]
+        return int(part.nbytes) + whole * parameter.element_size()
+
     @contextmanager
     def gathered(self, module: nn.Module) -> Iterator[None]:
         """The module's own and its children's parameters whole while inside."""

@@ -19,6 +19,7 @@ from torch import nn
 from dpo_profiles.schema import Profile
 from dpo_trainer.engine import Engine
 from dpo_trainer.errors import TrainerError
+from dpo_trainer.model.host import give_back
 from dpo_trainer.model.nf4 import fingerprint, quantisation_state, quantise, state_tensors
 from dpo_trainer.model.weights import Weights, open_weights
 
@@ -62,12 +63,14 @@ def fill(model: PeftModel, folder: Path, profile: Profile, engine: Engine, progr
         if done == 0:
             loaded.outputs = probe(layer, prefix)
         engine.shard(layer)
+        give_back()
         for name in inside:
             del places[name]
         progress(done + 1, total, f"layer {done + 1} of {len(layers)}")
     _load(weights, places, engine, loaded)
     base.tie_weights()
     engine.shard_rest(model)
+    give_back()
     progress(total, total, "embeddings, final norm and head")
     return loaded
 
@@ -121,6 +124,8 @@ def _load(weights: Weights, places: dict[str, tuple[nn.Module, str]], engine: En
             setattr(module, last, value)
         else:
             setattr(module, last, nn.Parameter(value, requires_grad=False))
+        del value
+        give_back()
 
 
 def _places(base: nn.Module) -> dict[str, tuple[nn.Module, str]]:

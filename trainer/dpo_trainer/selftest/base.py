@@ -5,7 +5,6 @@ from __future__ import annotations
 from peft import PeftModel
 from torch import nn
 
-from dpo_trainer.emit.memory import storages
 from dpo_trainer.engine import Engine
 from dpo_trainer.model.fill import Loaded, decoder_layers, layer_fingerprint, probe
 from dpo_trainer.model.nf4 import layers_4bit
@@ -36,7 +35,7 @@ def sharding(model: PeftModel, engine: Engine, planned_bytes: int | None) -> Fin
             "Under FSDP set quantization.storage_dtype to the compute dtype; see that the launcher started "
             "the engine that the profile names.",
         )
-    held = sum(storages(t for parameter in base.values() for t in engine.held(parameter)).values())
+    held = sum(engine.held_bytes(parameter) for parameter in base.values())
     total = sum(_whole_bytes(parameter) for parameter in base.values())
     share = f"{held:,} of {total:,} bytes of the base's parameters are on this rank"
     if planned_bytes is not None and held > planned_bytes * (1 + PLAN_TOLERANCE):
