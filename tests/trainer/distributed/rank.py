@@ -40,6 +40,7 @@ def run(run: str, attempt: int, fault: str, facts: str) -> int:
     """
     assert job is not None
     write_facts_first(Path(facts))
+    write_load_peak(Path(facts))
     if fault:
         faults.FAULTS[fault]()
     return cli.exit_code_of(command.main, "dpo_trainer", [run, str(attempt)])
@@ -56,6 +57,29 @@ def write_facts_first(folder: Path) -> None:
         original(self, trainer, *rest, **named)
 
     SelfTest.run = patched  # type: ignore[method-assign]
+
+
+def write_load_peak(folder: Path) -> None:
+    """Write what loading the base takes at its peak, beyond what the rank holds before and gives back in it."""
+    original = job.fill
+
+    def patched(*arguments: Any) -> Any:
+        before = resident_bytes("VmRSS")
+        # Linux then begins the peak anew.
+        Path("/proc/self/clear_refs").write_text("5")
+        loaded = original(*arguments)
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"load-{rank}.txt").write_text(str(resident_bytes("VmHWM") - before))
+        return loaded
+
+    job.fill = patched  # type: ignore[attr-defined]
+
+
+def resident_bytes(field: str) -> int:
+    """VmRSS is the resident set, VmHWM its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
 
 
 def facts_of(trainer: Any) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dpo_telemetry import components, events
 
-from .conftest import SHARDING, WORLD, Ended, MakeProfile, Workshop
+from .conftest import DEEPSPEED, SHARDING, WORLD, Ended, MakeProfile, Workshop
 
 
 def assert_stopped(ended: Ended, code: str, words: str, ranks: int = 1) -> None:
@@ -74,14 +75,29 @@ def test_a_fault_of_sharding_is_named_and_stops_every_rank(
     assert_stopped(ended, code, words, WORLD)
 
 
-PLANNED_BYTES = 45_000
-"""A quarter of the base's parameters, which are 176,384 bytes."""
+def plan_of(bytes_a_rank: int) -> bytes:
+    ranks: list[Any] = [{"components": {components.POLICY_WEIGHTS: bytes_a_rank}}] * WORLD
+    return json.dumps({"per_gpu": ranks}).encode()
+
+
+BASE_BYTES = 176_384
+"""All parameters of the base, as they are stored."""
 
 
 @pytest.mark.parametrize("backend", SHARDING)
 def test_more_bytes_than_planned_stop_the_run(
     workshop: Workshop, profile_of: MakeProfile, backend: str
 ) -> None:
-    ranks: list[Any] = [{"components": {components.POLICY_WEIGHTS: PLANNED_BYTES}}] * WORLD
-    run = workshop.new_run(profile_of(backend), json.dumps({"per_gpu": ranks}).encode())
+    run = workshop.new_run(profile_of(backend), plan_of(45_000))
     assert_stopped(workshop.go(run), "not_sharded", "and the plan says 45,000", WORLD)
+
+
+def test_parameters_that_deepspeed_keeps_gathered_are_counted_before_it_gathers_them(
+    workshop: Workshop, profile_of: MakeProfile, tmp_path: Path
+) -> None:
+    settings = json.loads(json.dumps(DEEPSPEED))
+    settings["zero_optimization"]["stage3_param_persistence_threshold"] = 1_000_000
+    (tmp_path / "keeps.json").write_text(json.dumps(settings))
+    profile = profile_of("deepspeed-zero3", engine={"deepspeed_file": str(tmp_path / "keeps.json")})
+    run = workshop.new_run(profile, plan_of(BASE_BYTES // WORLD))
+    assert_stopped(workshop.go(run), "not_sharded", "and the plan says 88,192", WORLD)
