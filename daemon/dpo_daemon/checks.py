@@ -23,6 +23,7 @@ def check_start(profile: Profile, label: str) -> None:
     Raises:
         DaemonError: names the profile, the field and the mend.
     """
+    _check_trainable(profile, label)
     check_backend(profile, label)
     _check_path(label, "model.base", profile.model.base, "give the model's folder, or its hub id")
     _check_path(label, "adapter.path", profile.adapter.path, "give the adapter's folder, or leave it empty")
@@ -39,6 +40,18 @@ def check_training_stack() -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise DaemonError("the training stack is not installed; run `pip install 'dpo-deck[train]'`")
+
+
+def _check_trainable(profile: Profile, label: str) -> None:
+    """A profile may describe what is only planned, to compare with."""
+    for field, value in (
+        ("adapter.kind", profile.adapter.kind),
+        ("model.parameters", profile.model.parameters),
+    ):
+        if value not in ("lora", 0):
+            raise DaemonError(
+                f"{label}: {field}: {value} is for a plan only (`dpo-daemon plan`); a LoRA adapter is what is trained"
+            )
 
 
 def _check_path(label: str, field: str, value: str, mend: str) -> None:

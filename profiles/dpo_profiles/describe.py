@@ -50,16 +50,19 @@ here either, the shipped pairs stand in for it. The trainer checks again with th
 PLAN = """\
 ## The plan
 
-`dpo-daemon plan` counts, for each rank, phase and component, the bytes of what stands in memory: base weights
-with their quantisation state, both adapters, gradients, and optimizer states. `calibrated` is false: activations,
-cache and context are not components yet. `nvml_bytes.low` is the largest sum of the components;
-`nvml_bytes.high` adds a wide bound for the rest (`dpo_profiles/plan/bounds.py` gives each figure with its
-source), and `fits` compares that end with `hardware.capacity_bytes`. A capacity of 0 is unknown: then `fits` is
-true, `headroom_bytes` is 0, and the advice says so. `host_ram_bytes` is for one host with all its ranks, on a CPU
-run with the model in it; `disk_bytes` is what the run directory grows to, without the downloaded base model.
+`dpo-daemon plan` counts, for each rank, phase and component, the bytes that torch allocates: base weights with
+their quantisation state, both adapters, gradients, optimizer states, and the activations of a pass with all that
+comes and goes beside them. `nvml_bytes` is what NVML may show at the peak: `cache_fragmentation_bytes` and
+`context_communication_bytes` come on top, each an interval. `calibrated` says whether measurements of this kind of
+job and card are behind that; [plan.md](plan.md) has them, and what is fitted. `fits` compares the upper end with
+`hardware.capacity_bytes`. A capacity of 0 is unknown: then `fits` is true, `headroom_bytes` is 0, and the advice
+says so. `host_ram_bytes` is for one host with all its ranks, on a CPU run with the model in it; `disk_bytes` is what
+the run directory grows to, without the downloaded base model.
 
 Sizes come from the model's config.json: a local folder, else one that comes with the package (by the model's name,
-whoever owns the copy), else the Hugging Face cache. Llama and Qwen2 models are counted; for others there is no plan.
+whoever owns the copy), else the Hugging Face cache. Llama, Mistral, Qwen (1 to 3), Gemma (1 to 3), Phi (1 to 4),
+Mixtral and Qwen's mixtures are counted; for others there is no plan. `model.parameters` plans a model of which only
+the number of parameters is known, and `adapter.kind = "none"` one whose weights are all trained; neither is run.
 """
 
 

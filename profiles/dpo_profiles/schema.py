@@ -33,6 +33,10 @@ class Model(Section, frozen=True, kw_only=True):
     revision: Annotated[
         str, _meta("git revision", "Commit, branch or tag on the hub; empty takes the newest")
     ] = ""
+    parameters: Annotated[
+        int,
+        _meta("parameters", "Plan only: count of a model that has no config.json; 0 reads the config", ge=0),
+    ] = 0
     compute_dtype: Annotated[
         Dtype, _meta("dtype", "Arithmetic of the base model; auto is bfloat16 on a GPU and float32 on a CPU")
     ] = "auto"
@@ -63,6 +67,9 @@ class Quantization(Section, frozen=True, kw_only=True):
 class Adapter(Section, frozen=True, kw_only=True):
     """The LoRA adapter that is trained."""
 
+    kind: Annotated[
+        Literal["lora", "none"], _meta("method", "none trains all weights of the base; plan only")
+    ] = "lora"
     path: Annotated[
         str, _meta("path or hub id", "Trained SFT adapter to start from; empty makes a new one")
     ] = ""

@@ -21,6 +21,7 @@ from .conftest import Home
 
 STUB = Path(__file__).with_name("nvml_stub.c")
 DOOMED = "fsdp-seed"
+PLAN_ONLY = "full-70b"
 
 
 def findings(name: str, *overrides: str, gpus: int | None = None) -> list[Finding]:
@@ -43,7 +44,7 @@ def pairs_file(folder: Path, rows: int, prompt: str = "Why is the sky blue?") ->
     return f"data.name={path}"
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_names() if name != DOOMED])
+@pytest.mark.parametrize("name", [name for name in shipped_names() if name not in (DOOMED, PLAN_ONLY)])
 def test_every_shipped_profile_but_one_passes_as_far_as_the_profile_goes(name: str) -> None:
     assert findings(name) == []
 
@@ -167,8 +168,8 @@ def test_the_layers_of_an_unknown_model_are_not_guessed() -> None:
 
 
 def test_a_plan_that_does_not_fit_is_a_finding_with_the_plans_own_mend() -> None:
-    text = only(findings("zero3", "hardware.capacity_bytes=24000000000"), "plan")
-    assert text.startswith("the plan does not fit NVIDIA H100 80GB HBM3 of 22.4 GiB: ")
+    text = only(findings("zero3", "hardware.capacity_bytes=16000000000"), "plan")
+    assert text.startswith("the plan does not fit NVIDIA H100 80GB HBM3 of 14.9 GiB: ")
     assert "take a card that holds one copy" in text
 
 

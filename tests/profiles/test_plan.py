@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ import pytest
 from dpo_profiles.errors import PlanUnavailableError, ProfileError
 from dpo_profiles.load import load_profile, shipped_names
 from dpo_profiles.plan import Plan, make_plan
-from dpo_profiles.plan.report import COMPONENTS, PHASES
+from dpo_profiles.plan.report import ALLOCATED, COMPONENTS, PHASES
 
 GIB = 1 << 30
 TINY = {
@@ -54,11 +56,21 @@ def test_without_double_quantisation_the_scales_are_four_times_as_large() -> Non
     assert more / GIB == pytest.approx(4.087 - 1.038, rel=1e-3)
 
 
-def test_both_engines_load_the_whole_quantised_base_on_each_rank() -> None:
-    for name in ("zero3", "fsdp"):
-        rank = plan_of(name).per_gpu[0]
-        assert rank.phases["load"]["policy_weights"] / GIB == pytest.approx(38.38, rel=1e-3)
-        assert rank.components["policy_weights"] == rank.phases["load"]["policy_weights"]
+@pytest.mark.parametrize("name", ["zero3", "fsdp2"])
+def test_a_rank_loads_its_shards_one_whole_layer_and_the_tensor_that_arrives(name: str) -> None:
+    rank = plan_of(name).per_gpu[0]
+    assert rank.phases["load"]["policy_weights"] == rank.phases["step"]["policy_weights"]
+    parts = rank.parts["load"]
+    assert parts["activations.whole_layer"] / GIB == pytest.approx(0.409, rel=1e-3)
+    assert parts["activations.arriving"] == 2 * 8192 * 152_064
+    assert sum(rank.phases["load"].values()) / GIB < 11
+
+
+def test_fsdp1_loads_the_whole_quantised_base_on_each_rank() -> None:
+    parts, phases = plan_of("fsdp").per_gpu[0].parts["load"], plan_of("fsdp").per_gpu[0].phases["load"]
+    assert (phases["policy_weights"] + parts["activations.whole_base"]) / GIB == pytest.approx(
+        38.38, rel=1e-3
+    )
 
 
 def test_one_process_holds_the_adapter_twice_and_its_moments_in_float32() -> None:
@@ -111,7 +123,15 @@ def test_ddp_holds_on_each_rank_what_one_process_holds() -> None:
     single = plan_of("demo")
     ddp = plan_of("demo", "engine.backend=ddp", "engine.gpus_per_node=2")
     assert [rank.rank for rank in ddp.per_gpu] == [0, 1]
-    assert ddp.per_gpu[1].phases == single.per_gpu[0].phases
+    for phase, parts in single.per_gpu[0].phases.items():
+        standing = {name: size for name, size in parts.items() if name != "activations"}
+        assert ddp.per_gpu[1].phases[phase].items() >= standing.items()
+
+
+def test_ddp_keeps_a_bucket_copy_of_the_gradients() -> None:
+    plan = plan_of("demo", "engine.backend=ddp", "engine.gpus_per_node=2")
+    buckets = plan.per_gpu[0].parts["backward"]["activations.buckets"]
+    assert buckets == plan.per_gpu[0].components["gradients"] == 4 * plan.model.trainable_parameters
 
 
 def test_fsdp2_pads_the_first_dimension_to_the_ranks() -> None:
@@ -127,14 +147,21 @@ def test_every_rank_phase_and_component_is_there(name: str) -> None:
     assert [rank.rank for rank in plan.per_gpu] == list(range(plan.world_size))
     for rank in plan.per_gpu:
         assert tuple(rank.phases) == PHASES
-        assert all(tuple(parts) == COMPONENTS for parts in rank.phases.values())
+        assert all(tuple(parts) == ALLOCATED for parts in rank.phases.values())
         assert tuple(rank.components) == COMPONENTS
-        for component in COMPONENTS:
+        for component in ALLOCATED:
             assert rank.components[component] == max(parts[component] for parts in rank.phases.values())
+        for phase, parts in rank.phases.items():
+            for component, size in parts.items():
+                detail = rank.parts[phase]
+                assert size == sum(n for part, n in detail.items() if part.startswith(f"{component}."))
         totals = {phase: sum(parts.values()) for phase, parts in rank.phases.items()}
         assert rank.resident_bytes == totals["step"]
         assert rank.peak_allocated_bytes == max(totals.values())
-        assert rank.peak_allocated_bytes <= rank.nvml_bytes.low < rank.nvml_bytes.high
+        assert rank.peak_allocated_bytes < rank.nvml_bytes.high
+        assert rank.nvml_bytes.low < rank.nvml_bytes.high
+        assert rank.components["cache_fragmentation"] == rank.cache_fragmentation_bytes.high
+        assert rank.components["context_communication"] == rank.context_communication_bytes.high
 
 
 def test_the_json_has_the_keys_that_programs_rely_on() -> None:
@@ -161,6 +188,9 @@ def test_the_json_has_the_keys_that_programs_rely_on() -> None:
         "peak_allocated_bytes",
         "nvml_bytes",
         "headroom_bytes",
+        "parts",
+        "cache_fragmentation_bytes",
+        "context_communication_bytes",
     ]
     assert found["calibrated"] is False
     assert msgspec.json.decode(data, type=Plan) == plan_of("zero3")
@@ -183,9 +213,11 @@ def test_an_unknown_capacity_is_said_and_compared_with_nothing() -> None:
 
 
 def test_weights_that_do_not_fit_are_told_apart_from_activations_that_do_not() -> None:
-    small = plan_of("zero3", f"hardware.capacity_bytes={24 * GIB}")
-    long = plan_of("zero3", "data.max_length_tokens=16384")
-    assert "loading puts the whole base on each GPU" in small.advice[0]
+    small = plan_of("zero3", f"hardware.capacity_bytes={6 * GIB}")
+    loaded = plan_of("fsdp", f"hardware.capacity_bytes={40 * GIB}")
+    long = plan_of("zero3", "data.max_length_tokens=65536")
+    assert "the shards alone do not fit" in small.advice[0]
+    assert "loading puts the whole base on each GPU" in loaded.advice[0]
     assert "lower data.max_length_tokens" in long.advice[0]
 
 
@@ -252,7 +284,7 @@ def test_an_unknown_model_has_no_plan_and_says_so(tmp_path: Path, monkeypatch: p
     [
         (
             {"model_type": "mamba"},
-            "model_type: 'mamba' is not counted, so there is no plan; known are llama, qwen2",
+            "model_type: 'mamba' is not counted, so there is no plan; known are llama, mistral, qwen, qwen2",
         ),
         ({"hidden_size": "64"}, "Expected `int`, got `str` - at `$.hidden_size`"),
         ({"num_attention_heads": 0}, "num_attention_heads: is 0; sizes are 1 or more"),
@@ -272,3 +304,93 @@ def test_a_target_that_the_model_lacks_is_refused_with_those_it_has() -> None:
         ProfileError, match=r"adapter.target_modules: .* has no layer 'query'; it has q_proj, k_proj"
     ):
         plan_of("demo", "adapter.target_modules=['query']")
+
+
+def test_the_round_70b_takes_560_of_640_gb_and_its_gradients_do_not_fit() -> None:
+    plan = plan_of("full-70b")
+    step = plan.per_gpu[0].phases["step"]
+    of_all = {name: plan.world_size * size / 1e9 for name, size in step.items()}
+    assert (plan.model.parameters, plan.world_size, plan.gpu.capacity_bytes) == (70 * 10**9, 8, 80 * 10**9)
+    assert of_all == {
+        "policy_weights": 140,
+        "reference_weights": 140,
+        "adapters": 0,
+        "gradients": 140,
+        "optimizer_states": 280,
+        "activations": 0,
+    }
+    assert (of_all["policy_weights"] + of_all["reference_weights"]) / 640 == 0.4375
+    assert not plan.fits
+    assert plan.advice[0] == (
+        "weights and optimizer take 560 of 640 GB (43.75 % are the two models); "
+        "gradients of 140 GB do not fit in the 80 GB left"
+    )
+    assert "adapter.kind lora" in plan.advice[1]
+
+
+def test_a_round_70b_fits_where_there_is_room_for_its_gradients() -> None:
+    plan = plan_of("full-70b", "hardware.capacity_bytes=192000000000")
+    assert plan.fits
+    assert "gradients of 140 GB fit in the 976 GB left" in plan.advice[0]
+
+
+def test_all_weights_of_a_known_model_are_trained_in_its_own_type() -> None:
+    plan = plan_of("demo", "adapter.kind=none", "quantization.kind=none", "hardware.gpu=H100")
+    step, parameters = plan.per_gpu[0].phases["step"], 134_515_008
+    assert plan.model.trainable_parameters == parameters
+    assert (step["policy_weights"], step["reference_weights"]) == (2 * parameters, 2 * parameters)
+    assert (step["gradients"], step["optimizer_states"]) == (2 * parameters, 4 * parameters)
+    assert step["adapters"] == 0
+
+
+def test_training_all_weights_of_a_quantised_base_is_refused_with_both_values() -> None:
+    with pytest.raises(ProfileError, match=r"adapter.kind: none .* quantization.kind is nf4"):
+        plan_of("demo", "adapter.kind=none")
+
+
+def zero3_with(tmp_path: Path, **settings: object) -> dict[str, int]:
+    file = tmp_path / "ds.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 3, **settings}}))
+    return plan_of("zero3", f"engine.deepspeed_file={file}").per_gpu[0].parts["backward"]
+
+
+def test_zero3_gathers_as_many_stored_elements_as_its_file_allows(tmp_path: Path) -> None:
+    few = zero3_with(tmp_path, stage3_max_live_parameters=100_000_000)
+    many = zero3_with(tmp_path, stage3_max_live_parameters=1_000_000_000)
+    name = "activations.gathered_weights"
+    assert many[name] - few[name] == 2 * 900_000_000
+
+
+def test_zero3s_automatic_threshold_is_ten_times_the_hidden_size(tmp_path: Path) -> None:
+    key = "stage3_param_persistence_threshold"
+    assert zero3_with(tmp_path, **{key: "auto"}) == zero3_with(tmp_path, **{key: 81_920})
+    assert zero3_with(tmp_path, **{key: "auto"}) != zero3_with(tmp_path, **{key: 200_000})
+
+
+def test_zero3_sets_its_gradient_bucket_aside_at_once(tmp_path: Path) -> None:
+    name = "activations.buckets"
+    assert zero3_with(tmp_path, reduce_bucket_size=1000)[name] == 2000
+    assert zero3_with(tmp_path, reduce_bucket_size="auto")[name] == 2 * 8192 * 8192
+    assert zero3_with(tmp_path, contiguous_gradients=False)[name] == 0
+
+
+def test_offloaded_parameters_leave_the_gpu_for_the_host(tmp_path: Path) -> None:
+    file = tmp_path / "ds.json"
+    file.write_text('{"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}')
+    there, here = plan_of("zero3", f"engine.deepspeed_file={file}"), plan_of("zero3")
+    step = there.per_gpu[0].parts["step"]
+    assert step["policy_weights.codes"] == step["policy_weights.unquantized"] == 0
+    assert step["policy_weights.absmax"] > 1 << 30
+    assert there.host_ram_bytes > here.host_ram_bytes + 8 * 4 * (1 << 30)
+
+
+def test_a_plan_loads_none_of_the_training_stack() -> None:
+    script = (
+        "import sys\n"
+        "from dpo_profiles.load import load_profile\n"
+        "from dpo_profiles.plan import make_plan\n"
+        "make_plan(load_profile('zero3'))\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'peft'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

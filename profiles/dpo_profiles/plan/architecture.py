@@ -1,41 +1,44 @@
-"""A decoder's tensors, counted from its config.json."""
+"""A decoder's tensors: what a family's layout comes to, in elements."""
 
 from __future__ import annotations
 
 import msgspec
 
-FAMILIES = ("llama", "qwen2")
-"""`model_type` values whose layers are counted here."""
-
-
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a Hugging Face config.json that sizes depend on, with the library's own defaults."""
-
-    model_type: str
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    vocab_size: int
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-
 
 class Linear(msgspec.Struct, frozen=True, kw_only=True):
-    """A linear layer inside a decoder layer; its weight is [out_features, in_features]."""
+    """Equal linear layers of a model; the weight of one is [out_features, in_features]."""
 
     name: str
+    """Path inside a decoder layer, as the library names it without prefix: `q_proj`, `mlp.c_proj`."""
     in_features: int
     out_features: int
     bias: bool
+    layers: int
+    """Decoder layers that have it."""
+    copies: int = 1
+    """In each of these layers: the experts of a mixture."""
 
     @property
     def weights(self) -> int:
-        """Number of weights without the bias."""
+        """Number of weights of one, without the bias."""
         return self.in_features * self.out_features
+
+    @property
+    def count(self) -> int:
+        """In the whole model."""
+        return self.layers * self.copies
+
+    def is_target(self, target: str) -> bool:
+        """Whether PEFT's `target_modules` entry means this layer: its name, or the end of its path."""
+        return self.name == target or self.name.endswith(f".{target}")
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True):
+    """Equal small parameters: norms' weights and biases."""
+
+    elements: int
+    count: int
+    """In the whole model."""
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,15 +47,29 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     hidden_size: int
     intermediate_size: int
+    """Width of the MLP that a token goes through, all its experts together."""
+    query_size: int
+    """Heads times their width."""
+    key_value_size: int
+    """Key heads times their width; values are as wide."""
     vocab_size: int
     heads: int
     layers: int
     linears: tuple[Linear, ...]
-    """Of one decoder layer; all of them are quantised, the embeddings and the head are not."""
-    norms_per_layer: int
-    """Vectors of hidden_size in one decoder layer; one more closes the model."""
+    """All of them are quantised, the embeddings and the head are not."""
+    vectors: tuple[Vectors, ...]
     tied: bool
     """Whether the head is the embedding matrix."""
+    head_bias: bool = False
+    experts_per_token: int = 0
+    """Experts that a token goes through; 0 is an MLP without experts."""
+    gated: bool = True
+    """Whether the MLP multiplies a gate with a second product."""
+
+    @property
+    def is_round(self) -> bool:
+        """Whether only the number of parameters is known."""
+        return self.layers == 0
 
     @property
     def embedding_matrices(self) -> int:
@@ -60,49 +77,40 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         return 1 if self.tied else 2
 
     @property
+    def embedding_parameters(self) -> int:
+        """Embedding and untied head."""
+        return self.embedding_matrices * self.vocab_size * self.hidden_size + self.vocab_size * self.head_bias
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of all linear layers, without biases, embeddings and head."""
+        return sum(linear.weights * linear.count for linear in self.linears)
+
+    @property
     def parameters(self) -> int:
         """All parameters, tied ones counted once."""
-        linears = sum(linear.weights + linear.out_features * linear.bias for linear in self.linears)
-        layer = linears + self.norms_per_layer * self.hidden_size
-        embeddings = self.embedding_matrices * self.vocab_size * self.hidden_size
-        return self.layers * layer + embeddings + self.hidden_size
+        biases = sum(linear.out_features * linear.bias * linear.count for linear in self.linears)
+        vectors = sum(vector.elements * vector.count for vector in self.vectors)
+        return self.linear_weights + biases + vectors + self.embedding_parameters
+
+    def targets(self, name: str) -> tuple[Linear, ...]:
+        """The linear layers that one `target_modules` entry means; empty where the model has none."""
+        return tuple(linear for linear in self.linears if linear.is_target(name))
 
 
-def architecture_of(name: str, config: ModelConfig) -> Architecture:
-    """Tensors of a Llama or Qwen2 decoder.
-
-    Source: `LlamaAttention`, `LlamaMLP`, `Qwen2Attention` and `Qwen2MLP` in transformers: Qwen2 has
-    biases on q, k and v only, Llama where `attention_bias` or `mlp_bias` says so; both have two
-    RMS norms a layer and one at the end.
-    """
-    hidden, inner = config.hidden_size, config.intermediate_size
-    head = config.head_dim or hidden // config.num_attention_heads
-    queries = config.num_attention_heads * head
-    keys = (config.num_key_value_heads or config.num_attention_heads) * head
-    qwen = config.model_type == "qwen2"
-    qkv_bias = qwen or config.attention_bias
-    out_bias = config.attention_bias and not qwen
-    mlp_bias = config.mlp_bias and not qwen
-    shapes = (
-        ("q_proj", hidden, queries, qkv_bias),
-        ("k_proj", hidden, keys, qkv_bias),
-        ("v_proj", hidden, keys, qkv_bias),
-        ("o_proj", queries, hidden, out_bias),
-        ("gate_proj", hidden, inner, mlp_bias),
-        ("up_proj", hidden, inner, mlp_bias),
-        ("down_proj", inner, hidden, mlp_bias),
-    )
+def round_architecture(name: str, parameters: int) -> Architecture:
+    """A model of which only the number of parameters is known: no layer, no width, and so no activations."""
+    weights = Linear(name="weights", in_features=1, out_features=parameters, bias=False, layers=1)
     return Architecture(
         name=name,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        vocab_size=config.vocab_size,
-        heads=config.num_attention_heads,
-        layers=config.num_hidden_layers,
-        linears=tuple(
-            Linear(name=linear, in_features=fan_in, out_features=fan_out, bias=bias)
-            for linear, fan_in, fan_out, bias in shapes
-        ),
-        norms_per_layer=2,
-        tied=config.tie_word_embeddings,
+        hidden_size=0,
+        intermediate_size=0,
+        query_size=0,
+        key_value_size=0,
+        vocab_size=0,
+        heads=0,
+        layers=0,
+        linears=(weights,),
+        vectors=(),
+        tied=False,
     )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import msgspec
 
 from dpo_profiles.errors import PlanUnavailableError
-from dpo_profiles.plan.architecture import FAMILIES, Architecture, ModelConfig, architecture_of
+from dpo_profiles.plan.architecture import Architecture
+from dpo_profiles.plan.config import ModelConfig
+from dpo_profiles.plan.families import FAMILIES, architecture_of
 from dpo_profiles.source import read_text
 from dpo_profiles.text import one_line
 
-CONFIG_FOLDER = Path(str(resources.files("dpo_profiles"))) / "plan" / "configs"
+KNOWN_MODELS = Path(str(resources.files("dpo_profiles"))) / "plan" / "configs" / "known.json"
+"""Configs that come with this package, by the model's name."""
+_ADDED_TO_NAMES = re.compile(r"[-_](instruct|chat|it|hf|base|thinking|bnb-4bit|\d+k)(?=[-_]|$)")
+"""Parts of a name that do not change the sizes: fine-tuning and the context length."""
 
 
 def find_architecture(base: str, profile_name: str) -> Architecture:
@@ -22,25 +30,39 @@ def find_architecture(base: str, profile_name: str) -> Architecture:
     Raises:
         PlanUnavailableError: no config.json is at hand, or it is of a family that is not counted here.
     """
-    path = _config_path(base)
-    if path is None:
-        known = ", ".join(sorted(file.stem for file in CONFIG_FOLDER.glob("*.json")))
-        raise PlanUnavailableError(
-            f"{profile_name}: model.base: no config.json of {base!r} is on this machine, so there is no plan; "
-            f"give a local folder, download the model, or take one of {known}"
-        )
-    return architecture_of(base, read_config(path))
+    local = Path(os.path.expanduser(base)) / "config.json"
+    if os.path.isfile(local):
+        return architecture_of(base, read_config(local))
+    known = _known().get(_plain(base))
+    if known is not None:
+        return architecture_of(base, known)
+    cached = _cached(base)
+    if cached is not None:
+        return architecture_of(base, read_config(cached))
+    near = get_close_matches(_plain(base), list(_known()), n=3)
+    raise PlanUnavailableError(
+        f"{profile_name}: model.base: no config.json of {base!r} is on this machine, so there is no plan; "
+        f"give a local folder, download the model, or take a known one"
+        + (f" such as {', '.join(near)}" if near else "")
+    )
+
+
+def known_models() -> tuple[str, ...]:
+    """Names of the models whose configs come with this package."""
+    return tuple(msgspec.json.decode(KNOWN_MODELS.read_bytes(), type=dict[str, msgspec.Raw]))
 
 
 def read_config(path: Path) -> ModelConfig:
-    """A config.json of a family that is counted here.
+    """A config.json of a family that is counted here; the text part of one for several kinds of input.
 
     Raises:
-        PlanUnavailableError: unreadable, a size is missing, not positive, or an unknown `model_type`.
+        PlanUnavailableError: unreadable, a size is missing, not positive or does not divide, or an unknown
+            `model_type`.
     """
     text = read_text(path, str(path))
     try:
-        config = msgspec.json.decode(text, type=ModelConfig)
+        whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        config = msgspec.json.decode(whole.get("text_config", text), type=ModelConfig)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PlanUnavailableError(
             f"{path}: {one_line(str(error))}; give a causal language model's config"
@@ -52,19 +74,46 @@ def read_config(path: Path) -> ModelConfig:
         )
     for field in msgspec.structs.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        least = 0 if field.name in ("moe_intermediate_size", "shared_expert_intermediate_size") else 1
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
             raise PlanUnavailableError(f"{path}: {field.name}: is {value}; sizes are 1 or more")
+    _check_layout(path, config)
     return config
 
 
-def _config_path(base: str) -> Path | None:
-    local = Path(os.path.expanduser(base)) / "config.json"
-    if os.path.isfile(local):
-        return local
-    shipped = CONFIG_FOLDER / f"{base.rstrip('/').rpartition('/')[2]}.json"
-    if os.path.isfile(shipped):
-        return shipped
-    return _cached(base)
+def _check_layout(path: Path, config: ModelConfig) -> None:
+    """Heads have to divide what they divide, and a mixture has experts.
+
+    Raises:
+        PlanUnavailableError: they do not.
+    """
+    if config.model_type.endswith("_moe") and not (config.experts and config.moe_intermediate_size):
+        raise PlanUnavailableError(
+            f"{path}: num_experts, moe_intermediate_size: a mixture needs both; give the model's whole config"
+        )
+    heads, keys = config.num_attention_heads, config.key_value_heads
+    said = config.head_dim or config.kv_channels
+    if said is None and config.hidden_size % heads:
+        raise PlanUnavailableError(
+            f"{path}: hidden_size: {config.hidden_size} does not divide by num_attention_heads {heads}; "
+            "give head_dim, or mend the config"
+        )
+    if heads % keys:
+        raise PlanUnavailableError(
+            f"{path}: num_attention_heads: {heads} does not divide by num_key_value_heads {keys}; "
+            "mend the config"
+        )
+
+
+@cache
+def _known() -> dict[str, ModelConfig]:
+    configs = msgspec.json.decode(KNOWN_MODELS.read_bytes(), type=dict[str, ModelConfig])
+    return {_plain(name): config for name, config in configs.items()}
+
+
+def _plain(name: str) -> str:
+    """A model's name without its owner and without what fine-tuning adds to it, in small letters."""
+    return _ADDED_TO_NAMES.sub("", name.rstrip("/").rpartition("/")[2].lower())
 
 
 def _cached(base: str) -> Path | None:

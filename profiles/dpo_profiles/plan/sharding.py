@@ -8,11 +8,6 @@ import msgspec
 
 from dpo_profiles.schema import Backend
 
-ZERO3_PERSISTENCE_DEFAULT = 100_000
-"""DeepSpeed's own `stage3_param_persistence_threshold`, in elements."""
-ZERO3_AUTO_PERSISTENCE_PER_HIDDEN = 10
-"""What "auto" becomes in transformers/integrations/deepspeed.py: 10 x hidden_size."""
-
 
 class Parameter(msgspec.Struct, frozen=True):
     """Equal parameters as they are stored."""
@@ -39,7 +34,7 @@ class Sharding(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: Backend
     world_size: int
-    persistence_elements: int = 0
+    persistence_elements: int = -1
     """ZeRO-3 keeps parameters up to this size whole, besides their shard."""
 
     @property
@@ -67,9 +62,17 @@ class Sharding(msgspec.Struct, frozen=True, kw_only=True):
 
     def rank_bytes(self, parameter: Parameter) -> int:
         """Bytes that all of these parameters keep on a rank between two uses."""
-        whole = self.backend == "deepspeed-zero3" and parameter.elements <= self.persistence_elements
-        kept = self.elements(parameter) + (parameter.elements if whole else 0)
-        return kept * parameter.item_bytes * parameter.count
+        return self.shard_bytes([parameter]) + self.persistent_bytes([parameter])
+
+    def persistent_bytes(self, parameters: list[Parameter]) -> int:
+        """Bytes of the whole copies that ZeRO-3 keeps of small parameters."""
+        if self.backend != "deepspeed-zero3":
+            return 0
+        return sum(p.total_bytes for p in parameters if p.elements <= self.persistence_elements)
+
+    def shard_bytes(self, parameters: list[Parameter]) -> int:
+        """Bytes of all shards on a rank."""
+        return sum(self.elements(p) * p.item_bytes * p.count for p in parameters)
 
     def shard_elements(self, parameters: list[Parameter]) -> int:
         """Elements of all shards on a rank."""

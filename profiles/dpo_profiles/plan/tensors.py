@@ -3,67 +3,92 @@
 from __future__ import annotations
 
 from dpo_profiles.errors import ProfileError
-from dpo_profiles.plan.architecture import Architecture
 from dpo_profiles.plan.nf4 import code_bytes, state_bytes
 from dpo_profiles.plan.sharding import Parameter
-from dpo_profiles.schema import Profile
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint8": 1}
+from dpo_profiles.plan.workload import Workload
 
 
-def compute_dtype(profile: Profile) -> str:
-    """The arithmetic's type: "auto" is bfloat16 where the profile names a GPU and float32 where not."""
-    if profile.model.compute_dtype != "auto":
-        return profile.model.compute_dtype
-    return "bfloat16" if profile.hardware.gpu else "float32"
+def unquantized_parameters(workload: Workload) -> list[Parameter]:
+    """Embeddings, head, norms and biases: what stays in the arithmetic's type on every base.
 
-
-def base_parameters(profile: Profile, model: Architecture) -> list[Parameter]:
-    """Everything of the base that an engine sees as a parameter.
-
-    Embeddings, head, norms and biases stay in the arithmetic's type; bitsandbytes quantises the linear
-    layers, transformers leaves the head out by default.
+    bitsandbytes quantises the linear layers, transformers leaves the head out by default.
     """
-    item, layers = DTYPE_BYTES[compute_dtype(profile)], model.layers
-    parameters = [
-        Parameter(model.vocab_size, model.hidden_size, item, model.embedding_matrices),
-        Parameter(model.hidden_size, 1, item, layers * model.norms_per_layer + 1),
+    model, item = workload.model, workload.compute_bytes
+    parameters = [Parameter(model.vocab_size, model.hidden_size, item, model.embedding_matrices)]
+    parameters += [Parameter(vector.elements, 1, item, vector.count) for vector in model.vectors]
+    if model.head_bias:
+        parameters.append(Parameter(model.vocab_size, 1, item))
+    biased = (linear for linear in model.linears if linear.bias)
+    return parameters + [Parameter(linear.out_features, 1, item, linear.count) for linear in biased]
+
+
+def linear_parameters(workload: Workload) -> list[Parameter]:
+    """Weights of the linear layers as they are stored; packed codes are one column of the storage type."""
+    stored, item = workload.storage_bytes, workload.compute_bytes
+    if workload.quantized:
+        return [
+            Parameter(-(-code_bytes(linear.weights) // stored), 1, stored, linear.count)
+            for linear in workload.model.linears
+        ]
+    return [
+        Parameter(linear.out_features, linear.in_features, item, linear.count)
+        for linear in workload.model.linears
     ]
-    for linear in model.linears:
-        if linear.bias:
-            parameters.append(Parameter(linear.out_features, 1, item, layers))
-        if profile.quantization.kind == "none":
-            parameters.append(Parameter(linear.out_features, linear.in_features, item, layers))
-        else:
-            stored = DTYPE_BYTES[profile.quantization.storage_dtype]
-            # Packed codes are one column of the storage type.
-            parameters.append(Parameter(-(-code_bytes(linear.weights) // stored), 1, stored, layers))
-    return parameters
 
 
-def quantization_state_bytes(profile: Profile, model: Architecture) -> int:
+def quantization_state_bytes(workload: Workload) -> int:
     """Scales and tables of all quantised layers, whole on every rank."""
-    if profile.quantization.kind == "none":
+    if not workload.quantized:
         return 0
-    nested = profile.quantization.double_quantization
-    return model.layers * sum(state_bytes(linear.weights, nested) for linear in model.linears)
+    nested = workload.double_quantization
+    return sum(linear.count * state_bytes(linear.weights, nested) for linear in workload.model.linears)
 
 
-def adapter_parameters(profile: Profile, model: Architecture, item_bytes: int) -> list[Parameter]:
+def adapter_parameters(workload: Workload) -> list[Parameter]:
     """One LoRA adapter: A is [r, in_features] and B is [out_features, r] for each target (arXiv 2106.09685).
 
     Raises:
         ProfileError: a target that the model does not have.
     """
-    linears = {linear.name: linear for linear in model.linears}
     parameters: list[Parameter] = []
-    for target in profile.adapter.target_modules:
-        linear = linears.get(target)
-        if linear is None:
+    for target in workload.targets:
+        found = workload.model.targets(target)
+        if not found:
             raise ProfileError(
-                f"{profile.name}: adapter.target_modules: {model.name} has no layer {target!r}; "
-                f"it has {', '.join(linears)}"
+                f"{workload.name}: adapter.target_modules: {workload.model.name} has no layer {target!r}; "
+                f"it has {', '.join(linear.name for linear in workload.model.linears)}"
             )
-        parameters.append(Parameter(profile.adapter.r, linear.in_features, item_bytes, model.layers))
-        parameters.append(Parameter(linear.out_features, profile.adapter.r, item_bytes, model.layers))
+        for linear in found:
+            item = workload.adapter_bytes
+            parameters.append(Parameter(workload.r, linear.in_features, item, linear.count))
+            parameters.append(Parameter(linear.out_features, workload.r, item, linear.count))
     return parameters
+
+
+def trained_parameters(workload: Workload) -> list[Parameter]:
+    """What the optimizer updates: one adapter's parameters, or all of the base's.
+
+    Raises:
+        ProfileError: a target that the model does not have.
+    """
+    if workload.full:
+        return [*linear_parameters(workload), *unquantized_parameters(workload)]
+    return adapter_parameters(workload)
+
+
+def trainable_parameters(workload: Workload) -> int:
+    """Number of parameters that the optimizer updates."""
+    return sum(parameter.elements * parameter.count for parameter in trained_parameters(workload))
+
+
+def layer_bytes(workload: Workload) -> int:
+    """One decoder layer as it is gathered: the linear layers, as stored; small parameters are left out."""
+    if not workload.model.layers:
+        return 0
+    per_layer = sum(p.total_bytes for p in linear_parameters(workload))
+    return -(-per_layer // workload.model.layers)
+
+
+def embedding_bytes(workload: Workload) -> int:
+    """Embedding and untied head, whole."""
+    return workload.model.embedding_parameters * workload.compute_bytes

@@ -23,6 +23,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from dpo_trainer import job
+from dpo_trainer.model.fill import fill
 from dpo_trainer.selftest.run import SelfTest
 
 SETTINGS = "RANK_SETTINGS"
@@ -61,7 +62,7 @@ def write_facts_first(folder: Path) -> None:
 
 def write_load_peak(folder: Path) -> None:
     """Write what loading the base takes at its peak, beyond what the rank holds before and gives back in it."""
-    original = job.fill
+    original = fill
 
     def patched(*arguments: Any) -> Any:
         before = resident_bytes("VmRSS")
@@ -73,7 +74,7 @@ def write_load_peak(folder: Path) -> None:
         (folder / f"load-{rank}.txt").write_text(str(resident_bytes("VmHWM") - before))
         return loaded
 
-    job.fill = patched  # type: ignore[attr-defined]
+    vars(job)["fill"] = patched
 
 
 def resident_bytes(field: str) -> int:
