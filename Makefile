@@ -40,6 +40,8 @@ pictures: venv ## the pictures of the README, from the newest run under runs/
 
 docs: venv ## pages that are written from the code
 	$(BIN)/python -m dpo_profiles.describe > docs/profiles.md
+	$(BIN)/python benchmarks/parity.py --page > docs/parity.md
+	$(BIN)/python benchmarks/plan_points.py --page > docs/plan.md
 
 clean: ## remove what was built; runs are kept
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

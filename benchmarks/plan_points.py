@@ -27,7 +27,8 @@ from harness import RESULTS, Figure, Row, machine, recorded
 from plan_page import page
 
 GIB = 1 << 30
-POINTS = Path(__file__).parents[2] / "shared" / "vram_points.csv"
+POINTS = Path(__file__).parent / "data" / "vram_points.csv"
+"""Published measurements, each row with its source."""
 BACKENDS: dict[str, Backend] = {
     "single": "single",
     "ddp": "ddp",

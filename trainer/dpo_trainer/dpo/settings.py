@@ -43,7 +43,7 @@ class PlacedConfig(DPOConfig):  # type: ignore[misc]
 
     @property
     def place_model_on_device(self) -> bool:
-        """Moving placeholders would make them real."""
+        """Moving hollow parameters would make them real."""
         return False
 
 

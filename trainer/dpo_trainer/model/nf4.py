@@ -21,7 +21,7 @@ def layers_4bit(model: nn.Module) -> dict[str, Linear4bit]:
 
 
 def quantise(value: torch.Tensor, like: Params4bit) -> Params4bit:
-    """A weight [out, in] on its device as NF4 codes, with the settings of a placeholder."""
+    """A weight [out, in] on its device as NF4 codes, with the settings of a hollow weight."""
     return Params4bit(value, requires_grad=False, **like.__dict__).to(value.device)
 
 

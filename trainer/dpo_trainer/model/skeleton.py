@@ -1,4 +1,4 @@
-"""The base model without its weights: structure, buffers, and placeholders that take no memory.
+"""The base model without its weights: structure, buffers, and hollow parameters that take no memory.
 
 Adapters and trainer are put on the skeleton, and weights come last, layer by layer, so that an
 engine can shard each layer as soon as it is there.
@@ -68,7 +68,7 @@ def build_skeleton(
         quantizer.preprocess_model(model=model, device_map={"": str(device)})
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer
-    _put_placeholders(model, device)
+    _put_hollow(model, device)
     keep_codes_in_place(model)
     return model.requires_grad_(False).eval()
 
@@ -84,11 +84,11 @@ def quantization(profile: Profile, compute_dtype: torch.dtype) -> BitsAndBytesCo
     )
 
 
-def _put_placeholders(model: nn.Module, device: torch.device) -> None:
+def _put_hollow(model: nn.Module, device: torch.device) -> None:
     """One element on the device, seen in the shape of each parameter.
 
     On the meta device PEFT would put adapters there too, and their values would be gone. Codes have
-    an integer placeholder, because PEFT rounds adapters to the dtype of a floating base.
+    an integer type, because PEFT rounds adapters to the dtype of a floating base.
     """
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -96,10 +96,10 @@ def _put_placeholders(model: nn.Module, device: torch.device) -> None:
             dtype = torch.uint8 if codes else parameter.dtype
             empty = torch.zeros((), dtype=dtype, device=device).expand(parameter.shape)
             if codes:
-                placeholder: nn.Parameter = Params4bit(empty, requires_grad=False, **parameter.__dict__)
+                hollow: nn.Parameter = Params4bit(empty, requires_grad=False, **parameter.__dict__)
             else:
-                placeholder = nn.Parameter(empty, requires_grad=False)
-            setattr(module, name, placeholder)
+                hollow = nn.Parameter(empty, requires_grad=False)
+            setattr(module, name, hollow)
         for name, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, buffer.to(device), name not in module._non_persistent_buffers_set)
     tie = getattr(model, "tie_weights", None)
