@@ -23,7 +23,7 @@ def check_start(profile: Profile, label: str) -> None:
     Raises:
         DaemonError: names the profile, the field and the mend.
     """
-    _check_trainable(profile, label)
+    check_trainable(profile, label)
     check_backend(profile, label)
     _check_path(label, "model.base", profile.model.base, "give the model's folder, or its hub id")
     _check_path(label, "adapter.path", profile.adapter.path, "give the adapter's folder, or leave it empty")
@@ -42,8 +42,12 @@ def check_training_stack() -> None:
         raise DaemonError("the training stack is not installed; run `pip install 'dpo-deck[train]'`")
 
 
-def _check_trainable(profile: Profile, label: str) -> None:
-    """A profile may describe what is only planned, to compare with."""
+def check_trainable(profile: Profile, label: str) -> None:
+    """Refuse a profile that describes what is only planned, to compare with.
+
+    Raises:
+        DaemonError: names the field.
+    """
     for field, value in (
         ("adapter.kind", profile.adapter.kind),
         ("model.parameters", profile.model.parameters),

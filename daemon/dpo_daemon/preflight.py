@@ -88,8 +88,7 @@ def _dtypes(candidate: Candidate) -> Iterator[str]:
             "in steps of 4 at -536; set it to none, and mixed_precision to 'no' in the accelerate file"
         )
     small = profile.optimizer.learning_rate <= SMALL_LEARNING_RATE
-    # DeepSpeed keeps float32 masters whatever type the adapter has.
-    if profile.adapter.master_dtype == "bfloat16" and small and backend != "deepspeed-zero3":
+    if profile.adapter.master_dtype == "bfloat16" and small:
         yield (
             f"adapter.master_dtype is bfloat16 and optimizer.learning_rate is {profile.optimizer.learning_rate:g}: "
             "nearly all updates are rounded away; set master_dtype to float32"
@@ -178,10 +177,10 @@ def _backend(candidate: Candidate) -> Iterator[str]:
     engine = candidate.profile.engine
     if candidate.gpus is None:
         return
-    if engine.backend == "fsdp" and candidate.gpus == 0:
+    if engine.backend == "fsdp":
         yield (
-            "engine.backend is fsdp, which is FSDP1 and needs CUDA, and no NVIDIA GPU is here; take fsdp2, or start "
-            "it where there are GPUs"
+            "engine.backend is fsdp: FSDP1 flattens weights of one type only, which float32 masters beside a bfloat16 "
+            "base are not, so it is planned and not run; take fsdp2, which shards the same way"
         )
     if engine.nodes > 1:
         yield (

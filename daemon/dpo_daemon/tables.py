@@ -1,4 +1,4 @@
-"""Runs and plans as tables, coloured on a terminal only."""
+"""Runs and verdicts as tables, coloured on a terminal only."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from rich.text import Text
 
 from dpo_daemon.rehearse.verdict import Verdict
 from dpo_daemon.summary import Summary
-from dpo_profiles.plan.report import Plan, RankPlan
 from dpo_telemetry import events
-from dpo_telemetry.figures import ago, duration, size
+from dpo_telemetry.figures import ago, duration
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.status import State
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.text import printable
 
-BAR_CELLS = 60
 CLOSING_METRICS = ("loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/margins",
                    "eval_rewards/accuracies")  # fmt: skip
 _STATE_STYLE: dict[State, str] = {"finished": "green", "failed": "red", "hung": "red", "silent": "red"}
-_BAR_STYLES = ("blue", "cyan", "green", "yellow", "magenta")
 
 
 def print_runs(summaries: Iterable[Summary]) -> None:
@@ -84,33 +81,6 @@ def print_closing(run: RunDirectory, model: RunModel, summary: Summary, took_s: 
     _print_alerts(console, model)
 
 
-def print_plan(plan: Plan) -> None:
-    """Components of one GPU as a table and a bar, and what the card makes of it."""
-    console = Console()
-    parameters = f"{plan.model.parameters:,} parameters, {plan.model.trainable_parameters:,} trainable"
-    console.print(Text(f"{plan.profile}: {plan.model.name}: {parameters}"), soft_wrap=True)
-    if not plan.per_gpu:
-        return
-    rank = plan.per_gpu[0]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"each of {plan.world_size} GPUs" if plan.world_size > 1 else "on the one device")
-    table.add_column("largest use", justify="right")
-    for index, (name, count) in enumerate(rank.components.items()):
-        table.add_row(Text("■ ", _BAR_STYLES[index % len(_BAR_STYLES)]) + Text(name), size(count))
-    table.add_row("resident", size(rank.resident_bytes), style="bold")
-    table.add_row("as NVML will show", f"{size(rank.nvml_bytes.low)} to {size(rank.nvml_bytes.high)}")
-    if plan.gpu.capacity_bytes:
-        table.add_row(Text(plan.gpu.name or "capacity"), size(plan.gpu.capacity_bytes))
-    console.print(table)
-    console.print(_bar(rank, plan.gpu.capacity_bytes))
-    console.print(Text(f"host memory {size(plan.host_ram_bytes)}, disk {size(plan.disk_bytes)}"))
-    verdict = "fits" if plan.fits else "does not fit"
-    if plan.gpu.capacity_bytes:
-        console.print(Text(verdict, "green" if plan.fits else "bold red"))
-    for line in plan.advice:
-        console.print(Text(f"- {line}"), soft_wrap=True)
-
-
 def print_verdict(verdict: Verdict) -> None:
     """What a rehearsal looked at, what was replaced for it, and one line that says what it comes to."""
     console = Console()
@@ -132,17 +102,6 @@ def print_verdict(verdict: Verdict) -> None:
     console.print(Text(said, "bold red" if failed else "green"))
     if verdict.run:
         console.print(Text(f"its run is kept in {verdict.run}"), soft_wrap=True)
-
-
-def _bar(rank: RankPlan, capacity_bytes: int) -> Text:
-    """Components side by side; the whole width is the card, or where it is unknown the plan."""
-    whole = max(capacity_bytes, rank.resident_bytes, 1)
-    bar, used = Text("▕"), 0
-    for index, count in enumerate(rank.components.values()):
-        begin, used = used, used + count
-        cells = round(used / whole * BAR_CELLS) - round(begin / whole * BAR_CELLS)
-        bar.append("█" * cells, _BAR_STYLES[index % len(_BAR_STYLES)])
-    return bar.append("·" * (BAR_CELLS + 1 - len(bar)) + "▏")
 
 
 def _facts() -> Table:

@@ -40,7 +40,7 @@ with its reason and its mend, and the exit code is 1. `--force NAME` passes one 
 | `truncation` | a `max_length_tokens` that leaves most pairs without an answer, or drops them all |
 | `world_size` | more ranks than training pairs (shipped or local data), or than layers to shard |
 | `plan` | a plan that does not fit `hardware.capacity_bytes` |
-| `backend` | FSDP1 where there is no NVIDIA GPU; more than one node |
+| `backend` | FSDP1, which is planned only; more than one node |
 | `gpus` | fewer GPUs here than a profile that names its GPU asks for |
 
 Lengths are lower bounds (`dpo_profiles/pair_lengths.py`): no tokenizer is at hand there, and where the data is not

@@ -152,6 +152,15 @@ def _shipped_pairs_are_one_file(profile: Profile) -> str | None:
     return None
 
 
+def _deepspeed_keeps_float32_masters(profile: Profile) -> str | None:
+    if profile.engine.backend != "deepspeed-zero3" or profile.adapter.master_dtype == "float32":
+        return None
+    return (
+        f"adapter.master_dtype: is {profile.adapter.master_dtype} but deepspeed-zero3 keeps float32 masters whatever it "
+        "says; set it to float32"
+    )
+
+
 def _targets_are_named_once(profile: Profile) -> str | None:
     names = profile.adapter.target_modules
     twice = next((name for i, name in enumerate(names) if name in names[:i] or not name.strip()), None)
@@ -172,4 +181,5 @@ RULES: tuple[Rule, ...] = (
     _constant_has_no_warmup,
     _shipped_pairs_are_one_file,
     _targets_are_named_once,
+    _deepspeed_keeps_float32_masters,
 )

@@ -21,7 +21,9 @@ from dpo_trainer import libraries
 def main(context: click.Context, run_dir: Path, attempt: int) -> None:
     """Train one attempt of a run as one rank."""
     if "WORLD_SIZE" in os.environ:
-        _write_to_own_log(RunDirectory(run_dir).attempt(attempt), int(os.environ["RANK"]))
+        run = RunDirectory(run_dir)
+        run.info()
+        _write_to_own_log(run.attempt(attempt), int(os.environ["RANK"]))
     # Importing torch takes seconds, in which a stop has nothing to save and nobody to tell.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(cli.EXIT_FINE))
     libraries.prepare_environment()

@@ -38,10 +38,11 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: optimizer steps, and tokens seen on all ranks."""
+    """How far a run has come: optimizer steps, and what all ranks have seen."""
 
     step: int = 0
     tokens: int = 0
+    pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Checkpoints:
             "version": VERSION,
             "step": position.step,
             "tokens": position.tokens,
+            "pairs": position.pairs,
             "scheduler": content.scheduler,
             "optimizer": content.numbers,
             "python_random": [found.python for found in content.random],
@@ -162,7 +164,10 @@ def read_position(checkpoint: Path) -> Position:
         TrainerError: it is damaged, or of another version.
     """
     state = _read_state(checkpoint)
-    return Position(int(state["step"]), int(state["tokens"]))
+    try:
+        return Position(int(state["step"]), int(state["tokens"]), int(state["pairs"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainerError(f"{checkpoint}: is no complete checkpoint; remove it") from error
 
 
 def load_adapters(checkpoint: Path, model: PeftModel) -> dict[str, int]:
@@ -178,6 +183,8 @@ def load_adapters(checkpoint: Path, model: PeftModel) -> dict[str, int]:
     for name, folder in ((POLICY, checkpoint), (REFERENCE, checkpoint / "reference")):
         weights = files.load_tensors(folder / "adapter_model.safetensors")
         wanted = dict(model.named_parameters())
+        if missing := adapter_keys(model) - weights.keys():
+            raise TrainerError(f"{folder}: lacks {min(missing)}; remove its folder")
         for key, value in weights.items():
             parameter = wanted.get(key.replace(".weight", f".{name}.weight"))
             if parameter is None or parameter.shape != value.shape:
@@ -185,6 +192,11 @@ def load_adapters(checkpoint: Path, model: PeftModel) -> dict[str, int]:
             parameter.data.copy_(value)
             prints[key.replace(".weight", f".{POLICY}.weight")] = fingerprint(parameter.data)
     return prints
+
+
+def adapter_keys(model: PeftModel) -> set[str]:
+    """Names of an adapter's weights as PEFT's files have them."""
+    return {name.replace(f".{POLICY}.", ".") for name in adapter_pairs(model)}
 
 
 def load_progress(
@@ -261,7 +273,7 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((checkpoint / "state.json").read_bytes())
     except (OSError, ValueError) as error:
         raise TrainerError(f"{checkpoint}: is no complete checkpoint: {error}; remove it") from error
-    if state.get("version") != VERSION:
+    if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrainerError(f"{checkpoint}: was written by another version of the trainer")
     return state
 

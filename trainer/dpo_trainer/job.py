@@ -69,7 +69,7 @@ def run(directory: Path, attempt_number: int) -> int:
     attempt = run_directory.attempt(attempt_number)
     profile = _read_profile(attempt)
     chosen = engine.choose(profile)
-    settings.check(profile, chosen.device)
+    settings.check(profile, chosen)
     writer = EventWriter(attempt.event_file(f"rank-{chosen.ranks.rank:05d}"))
     try:
         emitter = Emitter(writer, MemoryMeter(chosen))
@@ -137,6 +137,12 @@ class Job:
         except OSError as error:
             self._end(EXIT_USAGE, f"{error.filename or 'the system'}: {error.strerror or error}")
             raise
+        except RuntimeError as error:
+            if not self.ranks.lost_one(error):
+                self._end(EXIT_BUG, f"RuntimeError: {error}")
+                raise
+            lines.write_message("another rank ended, so this one ends too; see how that one did")
+            return self._end(EXIT_BAD_NEWS, "another rank ended")
         except KeyboardInterrupt:
             self._end(EXIT_INTERRUPTED, "interrupted")
             raise
@@ -183,6 +189,10 @@ class Job:
         if self.resume is not None:
             started_from = checkpoint.load_adapters(self.resume, trainer.policy)
         loaded = fill(trainer.policy, folder, profile, self.engine, self._tell_loading)
+        if not loaded.streamed:
+            lines.write_message(
+                "model: its files have other tensor names than the model, so each rank held the whole base once"
+            )
         callback.test_first(SelfTest(self.engine, loaded, started_from, self._planned_bytes()))
         self.emitter.memory.watch(trainer.policy)
         return trainer, callback
@@ -226,8 +236,10 @@ class Job:
     ) -> tuple[PairTrainer, RunCallback]:
         profile, train = self.profile, self.profile.train
         per_step = train.micro_batch_pairs * train.gradient_accumulation_steps * self.ranks.world_size
-        order = schedule(pairs.train, per_step * train.max_steps, train.seed)
-        to_go = order[per_step * self.begun_at.step :] or order[-per_step:]
+        needed = per_step * max(train.max_steps - self.begun_at.step, 1)
+        # By pairs and not by steps: another number of ranks goes on with the same pairs.
+        order = schedule(pairs.train, self.begun_at.pairs + needed, train.seed)
+        to_go = order[self.begun_at.pairs :]
         timer = StepTimer(self.engine.device)
         callback = RunCallback(
             profile, self.emitter, self.control, self.watch, timer, pairs.report, self.engine
@@ -235,7 +247,7 @@ class Job:
         trainer = PairTrainer(
             ranks=self.ranks,
             timer=timer,
-            save=lambda step: self._save_checkpoint(trainer, step, callback.tokens),
+            save=lambda step: self._save_checkpoint(trainer, callback.position(step)),
             in_evaluation=lambda: self.emitter.in_phase("eval", total=len(pairs.heldout), unit="pairs"),
             model=model,
             args=settings.training_arguments(profile, self.engine, scratch),
@@ -257,11 +269,11 @@ class Job:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def _save_checkpoint(self, trainer: PairTrainer, step: int, tokens: int) -> None:
+    def _save_checkpoint(self, trainer: PairTrainer, position: Position) -> None:
         with self.emitter.in_phase("save"):
             content = checkpoint.gather(trainer.policy, self.engine, trainer.optimizer, trainer.lr_scheduler)
-            target = self.checkpoints.save(Position(step, tokens), content, self.engine)
-            self._tell_saved(step, target, final=False)
+            target = self.checkpoints.save(position, content, self.engine)
+            self._tell_saved(position.step, target, final=False)
 
     def _save_final(self, trainer: PairTrainer, step: int) -> None:
         with self.emitter.in_phase("save"):

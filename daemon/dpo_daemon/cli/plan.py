@@ -2,31 +2,82 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+import msgspec
 
 from dpo_daemon.cli.options import json_option, print_json, profile_option, set_option
-from dpo_daemon.tables import print_plan
+from dpo_daemon.plans.cards import with_card
+from dpo_daemon.plans.draw import print_plan
+from dpo_daemon.plans.explained import print_explained
+from dpo_daemon.plans.fitting import print_fit
 from dpo_profiles.load import load_profile
+from dpo_profiles.plan.explain import explain
+from dpo_profiles.plan.fit import DEFAULT_RESERVE, Searcher, search
+from dpo_profiles.plan.fit_mends import mends
 from dpo_profiles.plan.make import make_plan
 
 
 @click.command("plan")
 @profile_option
 @set_option
+@click.option(
+    "--gpu", "card", metavar="NAME", help="Plan for another card; `here` asks this machine's driver."
+)
+@click.option("--explain", "component", metavar="COMPONENT", help="Show the formula behind each part of it.")
+@click.option("--fit", "wants_fit", is_flag=True, help="Search for settings that fit, and rank them.")
+@click.option(
+    "--reserve",
+    metavar="SIZE",
+    help=f"With --fit: memory that stays free, as 10%, 8GiB or 512MiB; else {DEFAULT_RESERVE}.",
+)
 @json_option
-def command(profile_name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(
+    profile_name: str,
+    overrides: tuple[str, ...],
+    card: str | None,
+    component: str | None,
+    wants_fit: bool,
+    reserve: str | None,
+    as_json: bool,
+) -> None:
     """Show what a profile should cost in memory, on each GPU and by component.
 
-    Exit code 1 when it does not fit the profile's GPU.
+    Exit code 1 when it does not fit the GPU; with --fit, when no setting does.
 
     \b
     Examples:
       dpo-daemon plan --profile zero3
       dpo-daemon plan --profile zero3 --set adapter.r=64 --json
+      dpo-daemon plan --profile single --gpu "RTX 4090"
+      dpo-daemon plan --profile single --gpu here
+      dpo-daemon plan --profile zero3 --explain activations
+      dpo-daemon plan --profile zero3 --gpu "A100 40GB" --fit --reserve 15%
     """
-    plan = make_plan(load_profile(profile_name, overrides))
+    if wants_fit and component is not None:
+        raise click.UsageError("--fit and --explain are two questions; ask one at a time.")
+    if reserve is not None and not wants_fit:
+        raise click.UsageError("--reserve is read with --fit only.")
+    profile, notes = load_profile(profile_name, overrides), list[str]()
+    if card is not None:
+        profile, notes = with_card(profile, card)
+    plan = make_plan(profile)
+    answer: dict[str, Any] = msgspec.structs.asdict(plan) | {"advice": [*notes, *plan.advice]}
+    fine = plan.fits
+    if wants_fit:
+        searcher = Searcher(profile, reserve or DEFAULT_RESERVE)
+        fit = search(searcher)
+        fine = fit.fits
+        answer["fit"] = [ranked.choice for ranked in fit.best]
+    if component is not None:
+        answer["explain"] = explain(profile, plan, component)
     if as_json:
-        print_json(plan)
+        print_json(answer)
+    elif component is not None:
+        print_explained(plan, component, answer["explain"])
+    elif wants_fit:
+        print_fit(plan, fit, [] if fit.fits else mends(searcher, fit), notes)
     else:
-        print_plan(plan)
-    click.get_current_context().exit(0 if plan.fits else 1)
+        print_plan(plan, notes)
+    click.get_current_context().exit(0 if fine else 1)

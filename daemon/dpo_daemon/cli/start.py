@@ -10,9 +10,9 @@ import click
 from dpo_daemon import starting
 from dpo_daemon.cli.options import json_option, print_json, profile_option, runs_dir_option, set_option
 from dpo_daemon.foreground import follow_to_the_end
+from dpo_daemon.plans.draw import print_plan
 from dpo_daemon.preflight import CHECKS
 from dpo_daemon.starting import Prepared
-from dpo_daemon.tables import print_plan
 from dpo_profiles.render import to_toml
 from dpo_telemetry.rundir.find import runs_directory
 from dpo_telemetry.rundir.layout import RunDirectory

@@ -18,7 +18,7 @@ torchrun's own 30 s would cut off a 72B in its step. Whoever cannot wait has `dp
 """
 TRAINER = "dpo_trainer"
 
-_FOREIGN_PREFIXES = ("PET_", "TORCHELASTIC_")
+_FOREIGN_PREFIXES = ("PET_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
 _FOREIGN = frozenset(
     {
         "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",

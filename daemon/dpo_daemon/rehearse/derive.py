@@ -70,5 +70,7 @@ def with_stand_ins(profile: Profile, prepared: Prepared) -> Profile:
         ),
         eval=replace(profile.eval, every_steps=1),
         save=replace(profile.save, every_steps=1, keep_last=0),
+        # Warming up, the first step would change nothing, and a resume that loses the adapter would not show.
+        schedule=replace(profile.schedule, warmup_ratio=0.0),
         alerts=replace(profile.alerts, **dict.fromkeys(profile.alerts.__struct_fields__, "stop")),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dpo_daemon.checks import check_training_stack
+from dpo_daemon.checks import check_trainable, check_training_stack
 from dpo_daemon.errors import DaemonError
 from dpo_daemon.launch import check_backend
 from dpo_daemon.preflight import gpu_count
@@ -49,6 +49,11 @@ class Rehearsal:
         if loaded.engine.backend == "single" and count > 1:
             raise DaemonError(
                 f"{profile_name}: engine.backend: is single, which has one rank; leave --ranks out"
+            )
+        check_trainable(loaded, profile_name)
+        if loaded.engine.backend == "fsdp":
+            raise DaemonError(
+                f"{profile_name}: engine.backend: fsdp is FSDP1, which is planned and not run; rehearse fsdp2"
             )
         self._profile = on_these_ranks(loaded, count)
         check_backend(self._profile, profile_name)

@@ -107,6 +107,12 @@ def completions_empty(_: PeftModel, __: Engine, trainer: Any) -> None:
     trainer.data_collator = patched
 
 
+def last_ranks_completions_empty(model: PeftModel, engine: Engine, trainer: Any) -> None:
+    """The others have nothing to complain of, and must not wait for the one that has."""
+    if engine.ranks.rank == engine.ranks.world_size - 1:
+        completions_empty(model, engine, trainer)
+
+
 def log_probs_rounded(_: PeftModel, __: Engine, trainer: Any) -> None:
     """What autocast does to what a model gives back."""
 
@@ -175,7 +181,8 @@ def last_rank_is_told_to_stop() -> None:
 
 ACTS: tuple[Act, ...] = (
     codes_altered, state_lost, layer_rounds, reference_changed, policy_rounded, masters_rounded,
-    weight_frozen, base_trainable, not_a_number, completions_empty, log_probs_rounded,
+    weight_frozen, base_trainable, not_a_number, completions_empty,
+    last_ranks_completions_empty, log_probs_rounded,
 )  # fmt: skip
 FAULTS: dict[str, Callable[[], None]] = {act.__name__: before_the_self_test(act) for act in ACTS} | {
     install.__name__: install

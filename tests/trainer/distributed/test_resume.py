@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from dpo_telemetry import events
 from dpo_telemetry.events import Step
 
-from .conftest import SHARDING, Ended, MakeProfile, Workshop
+from .conftest import DEEPSPEED, SHARDING, Ended, MakeProfile, Workshop
 from .test_parity import LOSS_TOLERANCE, MARGIN_TOLERANCE
 
 
@@ -25,11 +27,17 @@ def last_evaluation(ended: Ended) -> dict[str, events.Number]:
 
 
 @pytest.mark.parametrize("backend", SHARDING)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
-    workshop: Workshop, profile_of: MakeProfile, backend: str
+    workshop: Workshop, profile_of: MakeProfile, tmp_path: Path, backend: str, dtype: str
 ) -> None:
+    (tmp_path / "bf16.json").write_text(json.dumps(DEEPSPEED | {"bf16": {"enabled": dtype == "bfloat16"}}))
+    file = str(tmp_path / "bf16.json") if backend == "deepspeed-zero3" else ""
     profile = profile_of(
         backend,
+        model={"compute_dtype": dtype},
+        quantization={"storage_dtype": dtype},
+        engine={"deepspeed_file": file},
         adapter={"dropout": 0.2},
         train={"max_steps": 4},
         save={"every_steps": 2},

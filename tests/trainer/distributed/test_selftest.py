@@ -61,6 +61,8 @@ RANKS = [
     ("fsdp2", "codes_left_whole", "not_sharded", "14 of 27 base parameters are whole on this rank"),
     ("fsdp2", "nothing_is_sharded", "not_sharded", "27 of 27 base parameters are whole on this rank"),
     ("deepspeed-zero3", "policy_rounded", "reference_mismatch", "policy and reference differ by up to"),
+    ("deepspeed-zero3", "last_ranks_completions_empty", "empty_completions", "has no tokens, so"),
+    ("fsdp2", "last_ranks_completions_empty", "empty_completions", "has no tokens, so"),
     ("fsdp2", "reference_changed", "reference_mismatch", "reference weights are not those"),
 ]
 

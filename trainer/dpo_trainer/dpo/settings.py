@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from trl import DPOConfig
 
 from dpo_profiles.schema import Profile
@@ -20,7 +19,7 @@ _OPTIMIZERS = {
 }
 
 
-def check(profile: Profile, device: torch.device) -> None:
+def check(profile: Profile, engine: Engine) -> None:
     """Refuse what would be accepted and then have no effect, or fail later.
 
     Raises:
@@ -31,7 +30,12 @@ def check(profile: Profile, device: torch.device) -> None:
             f'loss.label_smoothing: TRL leaves it out of loss.kind "{profile.loss.kind}"; '
             'use loss.kind = "robust", or set it to 0'
         )
-    if profile.optimizer.name != "adamw_torch" and device.type == "cpu":
+    if profile.optimizer.name != "adamw_torch" and engine.shards:
+        raise TrainerError(
+            f"optimizer.name: {profile.optimizer.name} keeps blocks that span shards; under engine.backend "
+            f'{profile.engine.backend} use "adamw_torch"'
+        )
+    if profile.optimizer.name != "adamw_torch" and engine.device.type == "cpu":
         raise TrainerError(
             f"optimizer.name: {profile.optimizer.name} needs a GPU, and this run is on a CPU; "
             'use "adamw_torch"'

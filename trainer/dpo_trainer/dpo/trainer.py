@@ -153,12 +153,17 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._in_evaluation = True
         try:
             # A data loader draws from the generator, and an evaluation must change no later number.
-            with self._evaluation_phase(), self._step_timer.paused(), torch.random.fork_rng():
+            with self._evaluation_phase(), self._step_timer.paused(), torch.random.fork_rng(self._devices()):
                 metrics: dict[str, float] = super().evaluate(*arguments, **options)
         finally:
             self.results = of_step
             self._in_evaluation = False
         return metrics
+
+    def _devices(self) -> list[torch.device]:
+        """This rank's own: every GPU of the host would be initialised otherwise."""
+        device = self.args.device
+        return [device] if device.type == "cuda" else []
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand the numbers of a step or an evaluation to the callbacks."""

@@ -69,6 +69,11 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self._attached, self._resume, self._begun_at = trainer, resume, begun_at
         self.tokens = begun_at.tokens
 
+    def position(self, step: int) -> Position:
+        """How far the run has come after a step."""
+        pairs = self._begun_at.pairs + (step - self._begun_at.step) * self._pairs_per_step
+        return Position(step, self.tokens, pairs)
+
     def test_first(self, self_test: SelfTest) -> None:
         """Make this test when the engine has taken over and before anything is trained."""
         self._self_test = self_test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from dpo_profiles.schema import Profile
 from dpo_trainer.engine.base import Engine
 from dpo_trainer.engine.ddp import DdpEngine
@@ -11,7 +13,7 @@ from dpo_trainer.engine.single import SingleEngine
 from dpo_trainer.engine.zero3 import Zero3Engine
 from dpo_trainer.errors import TrainerError
 
-__all__ = ["ENGINES", "Engine", "Ranks", "choose"]
+__all__ = ["Engine", "Ranks", "choose"]
 
 ENGINES: dict[str, type[Engine]] = {
     "single": SingleEngine,
@@ -43,4 +45,19 @@ def choose(profile: Profile) -> Engine:
             f"engine.gpus_per_node: the profile says {profile.engine.world_size} ranks, and the launcher "
             f"started {ranks.world_size}; start it with `dpo-daemon start`"
         )
+    _require_gpus(profile, ranks)
     return ENGINES[backend](profile, ranks)
+
+
+def _require_gpus(profile: Profile, ranks: Ranks) -> None:
+    visible = torch.cuda.device_count()
+    if visible and ranks.local_rank >= visible:
+        raise TrainerError(
+            f"engine.gpus_per_node: rank {ranks.rank} needs a GPU of its own and {visible} are visible; take "
+            f"{visible}, or see what CUDA_VISIBLE_DEVICES leaves out"
+        )
+    if not visible and profile.hardware.gpu:
+        raise TrainerError(
+            f"hardware.gpu: the profile is for {profile.hardware.gpu}, and torch {torch.__version__} sees no GPU; "
+            'install its CUDA build, or set hardware.gpu to "" to compute on the CPU'
+        )

@@ -34,6 +34,9 @@ class Engine:
     reentrant_checkpointing = False
     """Whether recomputation needs torch's reentrant form."""
 
+    offloads = False
+    """Whether parameters rest in the host's memory, which no plan of a GPU counts."""
+
     def __init__(self, profile: Profile, ranks: Ranks) -> None:
         self.profile = profile
         self.ranks = ranks

@@ -12,7 +12,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dpo_trainer.engine.base import Engine
@@ -61,6 +61,7 @@ class Fsdp2Engine(Engine):
             "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
         }
         self._reshard = plugin.reshard_after_forward
+        self.offloads = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
         # accelerate would look for layers by their classes, which sharding has replaced by then.
         plugin.auto_wrap_policy = None
 

@@ -12,6 +12,9 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""As gloo says it, in a plain RuntimeError."""
+
 
 def launched() -> bool:
     """Whether a launcher started this process as one of several ranks."""
@@ -60,6 +63,12 @@ class Ranks:
         found: list[T | None] = [None] * self.world_size
         dist.all_gather_object(found, value, group=_control_group())
         return found  # type: ignore[return-value]
+
+    def lost_one(self, error: RuntimeError) -> bool:
+        """Whether an error is the backend's word that another rank is gone."""
+        said = str(error)
+        gone = isinstance(error, dist.DistBackendError) or any(words in said for words in _GONE)
+        return self.world_size > 1 and gone
 
     def wait(self) -> None:
         """Until all ranks have come here."""

@@ -72,6 +72,8 @@ class Zero3Engine(Engine):
     def attach(self, accelerator: Accelerator) -> None:
         """Take over the engine's file with the values that it leaves to the trainer."""
         self._config = accelerator.state.deepspeed_plugin.hf_ds_config.config
+        offload = self._config["zero_optimization"].get("offload_param") or {}
+        self.offloads = offload.get("device", "none") != "none"
 
     def shard(self, module: nn.Module) -> None:
         """Keep this rank's part of a module's parameters and give the rest back."""
@@ -180,7 +182,7 @@ class Zero3Engine(Engine):
         """This rank's part of the gradients, which DeepSpeed keeps in a buffer of its own."""
         if optimizer is None:
             return []
-        return list(nested_tensors(list(_zero(optimizer).averaged_gradients.values())))
+        return list(nested_tensors(getattr(_zero(optimizer), "averaged_gradients", {})))
 
     def held_states(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """This rank's moments and float32 masters."""

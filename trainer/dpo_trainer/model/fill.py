@@ -100,7 +100,7 @@ def probe(layer: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
             rows = torch.randn(_PROBE_TOKENS, module.in_features, generator=generator)
             with torch.no_grad():
                 output = module(rows.to(module.weight.device, module.compute_dtype))
-            outputs[_base_name(name)] = output.float().cpu()
+            outputs[base_name(name)] = output.float().cpu()
     return outputs
 
 
@@ -115,6 +115,7 @@ def layer_fingerprint(codes: torch.Tensor, layer: Linear4bit) -> int:
 def _load(weights: Weights, places: dict[str, tuple[nn.Module, str]], engine: Engine, loaded: Loaded) -> None:
     for name, value in weights.take(places):
         module, last = places[name]
+        _require_shape(name, value, getattr(module, last))
         value = value.to(engine.device)
         if isinstance(module, Linear4bit) and last == "weight":
             module.weight = quantise(value, module.weight)
@@ -128,6 +129,14 @@ def _load(weights: Weights, places: dict[str, tuple[nn.Module, str]], engine: En
         give_back()
 
 
+def _require_shape(name: str, value: torch.Tensor, hollow: torch.Tensor) -> None:
+    if value.shape != hollow.shape:
+        raise TrainerError(
+            f"model.base: {name} is {list(value.shape)} in its file and {list(hollow.shape)} by config.json; fetch "
+            "the model again"
+        )
+
+
 def _places(base: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Module and attribute of each weight by its name in the model's files."""
     found = {}
@@ -135,7 +144,7 @@ def _places(base: nn.Module) -> dict[str, tuple[nn.Module, str]]:
         if ".lora_" in path:
             continue
         for name in _own_names(module):
-            found[_base_name(f"{path}.{name}" if path else name)] = (module, name)
+            found[base_name(f"{path}.{name}" if path else name)] = (module, name)
     return found
 
 
@@ -150,6 +159,6 @@ def _fleeting(module: nn.Module) -> set[str]:
     return module._non_persistent_buffers_set
 
 
-def _base_name(name: str) -> str:
+def base_name(name: str) -> str:
     """A name without what PEFT puts between a layer and its weights."""
     return name.replace(".base_layer", "")

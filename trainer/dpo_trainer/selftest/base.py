@@ -6,8 +6,8 @@ from peft import PeftModel
 from torch import nn
 
 from dpo_trainer.engine import Engine
-from dpo_trainer.model.fill import Loaded, decoder_layers, layer_fingerprint, probe
-from dpo_trainer.model.nf4 import layers_4bit
+from dpo_trainer.model.fill import Loaded, base_name, decoder_layers, layer_fingerprint, probe
+from dpo_trainer.model.nf4 import layers_4bit, quantisation_state, state_tensors
 from dpo_trainer.selftest.finding import Finding
 
 PLAN_TOLERANCE = 0.05
@@ -36,12 +36,21 @@ def sharding(model: PeftModel, engine: Engine, planned_bytes: int | None) -> Fin
             "the engine that the profile names.",
         )
     held = sum(engine.held_bytes(parameter) for parameter in base.values())
+    states = sum(
+        tensor.nbytes
+        for layer in layers_4bit(model).values()
+        for tensor in state_tensors(quantisation_state(layer))
+    )
     total = sum(_whole_bytes(parameter) for parameter in base.values())
     share = f"{held:,} of {total:,} bytes of the base's parameters are on this rank"
-    if planned_bytes is not None and held > planned_bytes * (1 + PLAN_TOLERANCE):
+    if (
+        planned_bytes is not None
+        and not engine.offloads
+        and held + states > planned_bytes * (1 + PLAN_TOLERANCE)
+    ):
         return Finding(
             check,
-            f"{share}, and the plan says {planned_bytes:,}",
+            f"{share}, with {states:,} of quantisation states, and the plan says {planned_bytes:,}",
             "not_sharded",
             "Look for parameters that the engine keeps gathered, such as a ZeRO-3 persistence threshold.",
         )
@@ -53,7 +62,7 @@ def codes(model: PeftModel, engine: Engine, loaded: Loaded) -> Finding:
     layers = layers_4bit(model.get_base_model())
     wrong = []
     for name, layer in layers.items():
-        if layer_fingerprint(engine.whole(layer.weight), layer) != loaded.codes[_base_name(name)]:
+        if layer_fingerprint(engine.whole(layer.weight), layer) != loaded.codes[base_name(name)]:
             wrong.append(name)
     if wrong:
         return Finding(
@@ -89,7 +98,3 @@ def _whole_bytes(parameter: nn.Parameter) -> int:
 
 def _backend(engine: Engine) -> str:
     return engine.profile.engine.backend
-
-
-def _base_name(name: str) -> str:
-    return name.replace(".base_layer", "")

@@ -64,37 +64,40 @@ def reference(model: PeftModel, engine: Engine, started_from: dict[str, int]) ->
 
 
 def first_batch(trainer: PairTrainer, loss: Loss) -> Finding:
-    """On the first batch margins are 0, and the loss is what it is at a margin of 0: ln 2 for DPO."""
-    check = "first batch"
+    """On the first batch margins are 0, and the loss is what it is at a margin of 0: ln 2 for DPO.
+
+    Everything is computed on every rank before any judges its own batch: a rank that left early would
+    leave the others waiting in a forward pass.
+    """
     pair_ids, batch = trainer.first_batch()
-    if not bool(batch["completion_mask"].any(dim=1).all()):
-        return Finding(
-            check,
-            f"a completion of pairs {_names(pair_ids)} has no tokens, so nothing can be learned from it",
-            "empty_completions",
-            "Raise data.max_length_tokens.",
-        )
     chosen, rejected = trainer.policy_log_probs(batch)
     before = trainer.reference_log_probs(pair_ids, batch)
     differences = torch.cat([chosen - before[0], rejected - before[1]])
+    measured = trainer.first_loss(batch, pair_ids)
+    complete = bool(batch["completion_mask"].any(dim=1).all())
+    return _judge(_names(pair_ids), complete, differences, measured, loss_at_zero(loss))
+
+
+def _judge(
+    pairs: str, complete: bool, differences: torch.Tensor, measured: float, expected: float
+) -> Finding:
+    check = "first batch"
+    if not complete:
+        text = f"a completion of pairs {pairs} has no tokens, so nothing can be learned from it"
+        return Finding(check, text, "empty_completions", "Raise data.max_length_tokens.")
     if not bool(torch.isfinite(differences).all()):
-        text = f"log-probs of pairs {_names(pair_ids)} are not all numbers"
+        text = f"log-probs of pairs {pairs} are not all numbers"
         return Finding(check, text, "nonfinite", "Look at these pairs, and at the base's weights.")
-    worst = float(differences.abs().max())
-    if worst != 0:
-        return Finding(
-            check,
-            f"policy and reference differ by up to {worst:.3g} nats before the first update",
-            "reference_mismatch",
-            "Check adapter.path and the dtypes of policy and reference.",
-        )
-    measured, expected = trainer.first_loss(batch, pair_ids), loss_at_zero(loss)
-    if abs(measured - expected) > LOSS_TOLERANCE * max(1.0, expected):
+    if (worst := float(differences.abs().max())) != 0:
+        text = f"policy and reference differ by up to {worst:.3g} nats before the first update"
+        advice = "Check adapter.path and the dtypes of policy and reference."
+        return Finding(check, text, "reference_mismatch", advice)
+    # The loss is the ranks' mean, which is no number as soon as one rank's is none.
+    if math.isfinite(measured) and abs(measured - expected) > LOSS_TOLERANCE * max(1.0, expected):
         text = f"the loss at a margin of 0 is {measured:.7g} and not {expected:.7g}: log-probs are rounded"
-        return Finding(
-            check, text, "bf16_rounding", "Switch autocast off: model.autocast_dtype, or the engine's file."
-        )
-    return Finding(check, f"margin 0 and loss {measured:.7g} on pairs {_names(pair_ids)}")
+        advice = "Switch autocast off: model.autocast_dtype, or the engine's file."
+        return Finding(check, text, "bf16_rounding", advice)
+    return Finding(check, f"margin 0 and loss {measured:.7g} on pairs {pairs}")
 
 
 def loss_at_zero(loss: Loss) -> float:
