@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dpo_trainer.errors import TrainerError
-from dpo_trainer.model import hub, package, reach
+from dpo_trainer.model import hub, package, reach, snapshot
 from dpo_trainer.model.package import PackagedModel
 
 
@@ -66,7 +66,7 @@ def test_a_full_disk_is_no_reason_to_take_other_weights(cache: Path, monkeypatch
 
     converted(cache)
     monkeypatch.setattr(reach, "hub_answers", lambda: True)
-    monkeypatch.setattr(hub, "snapshot_download", full)
+    monkeypatch.setattr(snapshot, "snapshot_download", full)
     with pytest.raises(TrainerError, match=r"cannot be fetched: .*No space left"):
         hub.get_model(package.SMOLLM2.name)
 

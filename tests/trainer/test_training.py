@@ -77,7 +77,8 @@ def test_memory_components_are_the_bytes_of_the_real_tensors(
     packed = at_step.components["policy_weights"] - plain
     assert linear * 0.5 < packed < linear * 0.55 + 14 * 2500, "4-bit codes and quantised scales"
     assert at_step.rss_bytes > 0
-    loaded = next(m for m in memory if m.phase == "load")
+    before, loaded = [m for m in memory if m.phase == "load"]
+    assert before.components == {}
     assert set(loaded.components) == {"policy_weights", "adapters"}, "what is not there yet is absent"
 
 

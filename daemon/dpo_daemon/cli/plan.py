@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from dpo_daemon.cli.options import json_option, print_json, profile_option, set_option
+from dpo_daemon.cli.options import json_option, print_json, run_argument, runs_dir_option, set_option
 from dpo_daemon.plans.cards import with_card
 from dpo_daemon.plans.draw import print_plan
 from dpo_daemon.plans.explained import print_explained
@@ -20,8 +21,10 @@ from dpo_profiles.plan.make import make_plan
 
 
 @click.command("plan")
-@profile_option
+@run_argument
+@click.option("--profile", "profile_name", metavar="NAME|FILE", help="A shipped profile, or a TOML file.")
 @set_option
+@runs_dir_option
 @click.option(
     "--gpu", "card", metavar="NAME", help="Plan for another card; `here` asks this machine's driver."
 )
@@ -34,8 +37,10 @@ from dpo_profiles.plan.make import make_plan
 )
 @json_option
 def command(
-    profile_name: str,
+    run_text: str | None,
+    profile_name: str | None,
     overrides: tuple[str, ...],
+    runs_dir: Path | None,
     card: str | None,
     component: str | None,
     wants_fit: bool,
@@ -44,7 +49,8 @@ def command(
 ) -> None:
     """Show what a profile should cost in memory, on each GPU and by component.
 
-    Exit code 1 when it does not fit the GPU; with --fit, when no setting does.
+    Exit code 1 when it does not fit the GPU; with --fit, when no setting does. With RUN in place of
+    --profile: what was planned for it beside what its ranks measured.
 
     \b
     Examples:
@@ -54,7 +60,15 @@ def command(
       dpo-daemon plan --profile single --gpu here
       dpo-daemon plan --profile zero3 --explain activations
       dpo-daemon plan --profile zero3 --gpu "A100 40GB" --fit --reserve 15%
+      dpo-daemon plan 20261124-0312-zero3
     """
+    if profile_name is None:
+        if run_text is None or overrides or card or component or wants_fit or reserve:
+            raise click.UsageError("Give --profile NAME|FILE, or the name of a run and nothing else.")
+        _compare(run_text, runs_dir, as_json)
+        return
+    if run_text is not None:
+        raise click.UsageError("RUN and --profile are two questions; ask one at a time.")
     if wants_fit and component is not None:
         raise click.UsageError("--fit and --explain are two questions; ask one at a time.")
     if reserve is not None and not wants_fit:
@@ -81,3 +95,15 @@ def command(
     else:
         print_plan(plan, notes)
     click.get_current_context().exit(0 if fine else 1)
+
+
+def _compare(run_text: str, runs_dir: Path | None, as_json: bool) -> None:
+    # The events' schema is of no use to a plan alone, which has to answer at once.
+    from dpo_daemon.plans.compare import compare, print_comparison
+    from dpo_telemetry.rundir.find import find_run, runs_directory
+
+    comparison = compare(find_run(run_text, runs_directory(runs_dir)))
+    if as_json:
+        print_json(comparison)
+    else:
+        print_comparison(comparison)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dpo_daemon import processes
 from dpo_daemon.stopping import end_now
 from dpo_daemon.summary import read_summary
+from dpo_profiles.errors import PlanUnavailableError
+from dpo_profiles.plan.make import make_plan
 from dpo_profiles.render import to_toml
 from dpo_profiles.schema import Profile
 from dpo_telemetry.reader.model import RunModel
@@ -32,12 +34,14 @@ def run_attempt(run: RunDirectory, profile: Profile, limit_s: float, tell: Tell)
         DaemonError: keeper or agent do not start.
         KeyboardInterrupt: the attempt is ended before that goes on.
     """
-    attempt = create_attempt(run, to_toml(profile, comments=False), b"{}")
+    attempt = create_attempt(run, to_toml(profile, comments=False), _plan_json(profile))
     processes.start_detached("dpo_daemon.keeper", [str(run.path), "--start", "--linger", "0"])
     try:
         overdue = _follow(run, attempt, limit_s, tell)
     except KeyboardInterrupt:
         end_now(run, attempt, END_TIMEOUT_S)
+        # Whoever removes the run next must not take it away from under its keeper.
+        _wait_for_keeper(run)
         raise
     return attempt, overdue
 
@@ -53,9 +57,14 @@ def _follow(run: RunDirectory, attempt: Attempt, limit_s: float, tell: Tell) -> 
         model.apply(source.poll())
         tell(_standing(model))
         time.sleep(POLL_INTERVAL_S)
-    while (summary := read_summary(run)) and summary.keeper_alive():
-        time.sleep(POLL_INTERVAL_S)
+    _wait_for_keeper(run)
     return overdue
+
+
+def _wait_for_keeper(run: RunDirectory) -> None:
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while (summary := read_summary(run)) and summary.keeper_alive() and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _standing(model: RunModel) -> str:
@@ -63,3 +72,11 @@ def _standing(model: RunModel) -> str:
     step = f", step {model.last_step} of {model.max_steps}" if model.last_step else ""
     number = model.attempt.number if model.attempt else 1
     return f"attempt {number}: {status.state}{step}"
+
+
+def _plan_json(profile: Profile) -> bytes:
+    """The small model's own plan, which the ranks hold their bytes against."""
+    try:
+        return make_plan(profile).to_json()
+    except PlanUnavailableError:
+        return b"{}"
