@@ -11,10 +11,9 @@ import msgspec
 
 from dpo_profiles.errors import ProfileError
 from dpo_profiles.plan import calibration, report
-from dpo_profiles.plan.architecture import round_architecture
 from dpo_profiles.plan.explain_activations import ACTIVATION_PARTS
-from dpo_profiles.plan.find import find_architecture
 from dpo_profiles.plan.formula import Formula, n
+from dpo_profiles.plan.make import planned_architecture
 from dpo_profiles.plan.nf4 import BLOCK_WEIGHTS, NESTED_BLOCK_SCALES, state_bytes
 from dpo_profiles.plan.phases import estimate
 from dpo_profiles.plan.report import Plan, RankPlan
@@ -98,9 +97,7 @@ def planned_workload(profile: Profile) -> Workload:
         PlanUnavailableError: the model's architecture is not known on this machine.
         ProfileError: an engine file cannot be read, or all weights of a quantised base are to be trained.
     """
-    base, parameters = profile.model.base, profile.model.parameters
-    model = round_architecture(base, parameters) if parameters else find_architecture(base, profile.name)
-    return workload_of(profile, model)
+    return workload_of(profile, planned_architecture(profile))
 
 
 def _beside_the_peak(rank: RankPlan, component: str, workload: Workload) -> list[Explained]:

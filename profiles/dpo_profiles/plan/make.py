@@ -27,7 +27,7 @@ def make_plan(profile: Profile) -> Plan:
         PlanUnavailableError: the model's architecture is not known on this machine.
         ProfileError: a target module that the model lacks, or an unreadable engine file.
     """
-    model = _model(profile)
+    model = planned_architecture(profile)
     workload = workload_of(profile, model)
     counted = estimate(workload)
     capacity = profile.hardware.capacity_bytes
@@ -52,7 +52,12 @@ def make_plan(profile: Profile) -> Plan:
     )
 
 
-def _model(profile: Profile) -> Architecture:
+def planned_architecture(profile: Profile) -> Architecture:
+    """The model that a profile's plan is of: its round figure, or what its config.json says.
+
+    Raises:
+        PlanUnavailableError: the architecture is not known on this machine.
+    """
     if profile.model.parameters:
         return round_architecture(profile.model.base, profile.model.parameters)
     return find_architecture(profile.model.base, profile.name)

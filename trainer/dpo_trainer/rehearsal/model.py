@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, set_seed
 
 from dpo_profiles.schema import Adapter
 from dpo_trainer.errors import TrainerError, first_line
+from dpo_trainer.model.adapter import add_policy
 from dpo_trainer.rehearsal.base import Base
 
 NF4_BLOCK = 64
@@ -126,20 +126,7 @@ def write_adapter(model: PreTrainedModel, adapter: Adapter, base_folder: Path, f
         TrainerError: no layer has the name of a target module.
         OSError: the disk does not take it.
     """
-    config = LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=list(adapter.target_modules),
-        task_type="CAUSAL_LM",
-    )
-    try:
-        adapted = get_peft_model(model, config)
-    except ValueError as error:
-        names = ", ".join(adapter.target_modules)
-        raise TrainerError(
-            f"adapter.target_modules: {names}: the base model has no linear layers of these names"
-        ) from error
+    adapted = add_policy(model, adapter, None)
     for name, parameter in adapted.named_parameters():
         if ".lora_B." in name:
             nn.init.normal_(parameter, std=_TRAINED_B_STD)
