@@ -20,6 +20,8 @@ from dpo_telemetry.wire.messages import (
     MAX_REQUEST_BYTES,
     PROTOCOL_VERSION,
     Body,
+    Budget,
+    BudgetRequest,
     ControlReply,
     ControlRequest,
     ErrorReply,
@@ -35,7 +37,8 @@ from dpo_telemetry.wire.messages import (
 
 log = logging.getLogger(__name__)
 
-CAPABILITIES = ["hello_request", "snapshot_request", "read_request", "series_request", "control_request"]
+CAPABILITIES = ["hello_request", "snapshot_request", "read_request", "series_request", "budget_request",
+                "control_request"]  # fmt: skip
 
 
 class Answers:
@@ -78,6 +81,12 @@ class Answers:
                 return self._read(body)
             case SeriesRequest():
                 return self._series(body)
+            case BudgetRequest():
+                attempt = self._model.attempt
+                return Budget(
+                    attempt=attempt.number if attempt else 0,
+                    ranks=attempt.budget.ranks() if attempt else [],
+                )
             case ControlRequest():
                 return ErrorReply(code="refused", message="requests go to the control socket")
         return None

@@ -17,6 +17,7 @@ import msgspec
 
 from dpo_daemon import exits, processes
 from dpo_daemon.answers import Answers
+from dpo_daemon.budgets import Budgets
 from dpo_daemon.errors import DaemonError
 from dpo_daemon.sockets import Sockets
 from dpo_daemon.summary import agent_of, ranks_of, read_summary, summarise
@@ -31,6 +32,7 @@ from dpo_telemetry.wire.frames import pack
 from dpo_telemetry.wire.messages import (
     HEARTBEAT_INTERVAL_S,
     MAX_DELTA_BYTES,
+    TOPIC_BUDGET,
     TOPIC_DELTA,
     TOPIC_HEARTBEAT,
     Delta,
@@ -65,6 +67,7 @@ class Keeper:
         self._sockets = Sockets(run)
         self._answers = Answers(run, self._source, self._model)
         self._writer = self._own_events()
+        self._budgets = Budgets()
         self._caught_up = False
         self._reported: set[tuple[str, str | None]] = set()
         self._beat_due = self._summary_due = 0.0
@@ -142,6 +145,10 @@ class Keeper:
             delta = Delta(file=chunk.file, offset=chunk.offset + start, data=piece)
             self._sockets.publish(TOPIC_DELTA, pack(delta, run=self._run_id))
 
+    def _publish_budgets(self) -> None:
+        for budget in self._budgets.changed(self._model):
+            self._sockets.publish(TOPIC_BUDGET, pack(budget, run=self._run_id))
+
     @property
     def _run_id(self) -> str:
         return self._model.run.id if self._model.run else ""
@@ -165,6 +172,7 @@ class Keeper:
         if now >= self._summary_due and self._caught_up:
             self._summary_due = now + SUMMARY_INTERVAL_S
             self._bury_agent(now)
+            self._publish_budgets()
             self._write_summary()
 
     def _mend_sockets(self) -> None:
@@ -238,6 +246,7 @@ class Keeper:
         self._writer.put(events.Exit(**events.stamp(), role="keeper", code=cli.EXIT_FINE))
         self._writer.close()
         self._look()
+        self._publish_budgets()
         self._beat()
         self._write_summary()
 

@@ -29,6 +29,9 @@ from dpo_telemetry.wire.endpoints import Endpoints, address
 from dpo_telemetry.wire.frames import pack, unpack
 from dpo_telemetry.wire.messages import (
     MAX_REQUEST_BYTES,
+    TOPIC_BUDGET,
+    Budget,
+    BudgetRequest,
     ControlRequest,
     Delta,
     ErrorReply,
@@ -325,6 +328,48 @@ def test_series_are_downsampled_with_their_extremes_and_say_what_they_reflect(
     assert reply.offsets[RANK_FILE] == size
     with pytest.raises(TelemetryError, match="nothing: no such metric"):
         mirror.source.series("nothing", buckets=10)
+
+
+def test_plan_against_measurement_is_published_when_it_changes_and_told_to_whoever_asks(
+    home: Home, eventually: Eventually
+) -> None:
+    run = home.new_run()
+    run.attempt(1).plan_file.write_bytes(b'{"per_gpu": [{"phases": {"step": {"adapters": 200}}}]}')
+    with home.keeper(run):
+        where = eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
+        with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+            subscriber.connect(address(where.publish))
+            subscriber.subscribe(TOPIC_BUDGET)
+
+            def published(size: int) -> Budget | None:
+                # Again and again, since what is published before a subscription arrives is lost.
+                append(
+                    run,
+                    events.encode(
+                        events.Memory(**events.stamp(), phase="train", components={"adapters": size})
+                    ),
+                )
+                if not subscriber.poll(100):
+                    return None
+                body = unpack(subscriber.recv_multipart()[1:])[1]
+                assert isinstance(body, Budget)
+                return body
+
+            sizes = iter(range(201, 1000))
+            (held,) = eventually(lambda: published(next(sizes)), "a budget").ranks
+        one = held.components["adapters"]
+        assert one.planned_bytes == 200
+        assert one.difference_bytes == one.measured_bytes - 200 > 0
+        largest = next(sizes) - 1
+        reply = eventually(lambda: told(run, largest), "all that was measured")
+        assert (reply.attempt, [told.rank for told in reply.ranks]) == (1, [0])
+
+
+def told(run: RunDirectory, size: int) -> Budget | None:
+    """The keeper's answer, once it knows of a measurement of so many bytes."""
+    reply = ask(run, BudgetRequest())
+    assert isinstance(reply, Budget)
+    return reply if reply.ranks[0].components["adapters"].measured_bytes == size else None
 
 
 def test_a_request_becomes_a_file_for_the_ranks(served: RunDirectory, mirror: Mirror) -> None:

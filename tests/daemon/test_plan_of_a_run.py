@@ -15,7 +15,17 @@ from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.writer import EventWriter
 
-PLAN = {"per_gpu": [{"components": {"policy_weights": 1000, "adapters": 200, "activations": 500}}] * 2}
+STEP = {"policy_weights": 1000, "adapters": 200, "activations": 500}
+PLAN = {
+    "per_gpu": [
+        {
+            "phases": {"step": STEP},
+            "cache_fragmentation_bytes": {"low": 100, "high": 600},
+            "nvml_bytes": {"low": 1800, "high": 2500},
+        }
+    ]
+    * 2
+}
 
 
 def memory(components: dict[str, int], **more: int) -> events.Memory:
@@ -49,18 +59,23 @@ def test_each_rank_is_held_against_its_plan_at_its_largest(run: RunDirectory) ->
             {"policy_weights": 1000}, peak_allocated_bytes=1600, allocated_bytes=1000, reserved_bytes=1700
         ),
     )
-    answer = json.loads(ask(run, "--json").output)
-    first, second = answer["ranks"]["0"], answer["ranks"]["1"]
-    assert first["policy_weights"] == {"planned_bytes": 1000, "measured_bytes": 1010, "difference_bytes": 10}
-    assert first["adapters"]["difference_bytes"] == 0
-    assert "activations" not in first, "a CPU measures none"
-    assert second["activations"] == {"planned_bytes": 500, "measured_bytes": 600, "difference_bytes": 100}
-    assert second["cache_fragmentation"]["measured_bytes"] == 700
+    first, second = json.loads(ask(run, "--json").output)["ranks"]
+    exact = {"planned_low_bytes": 1000, "planned_bytes": 1000, "measured_bytes": 1010, "difference_bytes": 10}
+    assert first["components"]["policy_weights"] == exact
+    assert first["components"]["adapters"]["difference_bytes"] == 0
+    assert "activations" not in first["components"], "a CPU measures none"
+    assert second["peaks"]["train"]["difference_bytes"] == -100
+    assert second["components"]["activations"]["difference_bytes"] == -100
+    cache = second["components"]["cache_fragmentation"]
+    assert (cache["measured_bytes"], cache["difference_bytes"]) == (700, 100)
 
 
-def test_people_get_a_table_with_signs_and_shares(run: RunDirectory) -> None:
-    measure(run, 0, memory({"policy_weights": 900}))
-    (row,) = [line for line in ask(run).output.splitlines() if line.startswith("policy_weights")]
+def test_people_get_a_table_with_signs_and_shares_and_alike_ranks_in_one(run: RunDirectory) -> None:
+    for rank in range(2):
+        measure(run, rank, memory({"policy_weights": 900}))
+    lines = ask(run).output.splitlines()
+    assert [line.split(" of ")[0] for line in lines if line.startswith("rank")] == ["ranks 0, 1"]
+    (row,) = [line for line in lines if line.startswith("policy_weights")]
     assert row.split()[-1] == "(-10.0%)"
 
 
@@ -68,7 +83,7 @@ def test_people_get_a_table_with_signs_and_shares(run: RunDirectory) -> None:
     ("plan", "says"),
     [
         (b"{}", "holds no plan"),
-        (b"[]", "cannot be read as a plan"),
+        (b"[]", "holds no plan"),
         (json.dumps(PLAN).encode(), "no rank has measured"),
     ],
 )

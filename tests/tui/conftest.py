@@ -58,7 +58,7 @@ class RunBuilder:
 
     def __init__(self, runs_dir: Path, name: str = "demo", max_steps: int = 300) -> None:
         self.run: RunDirectory = create_run(runs_dir, name)
-        plan = {"per_gpu": [{"rank": 0, "components": PLANNED}]}
+        plan = {"per_gpu": [{"rank": 0, "phases": {"backward": PLANNED, "step": PLANNED}}]}
         self.attempt = create_attempt(self.run, "", json.dumps(plan).encode())
         self.writer = EventWriter(self.attempt.event_file("rank-00000"))
         self.now_s = START_S

@@ -10,12 +10,15 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from dpo_telemetry.budget import Held, RankBudget
 from dpo_telemetry.wire import messages
-from dpo_telemetry.wire.messages import KINDS, Body, Header
+from dpo_telemetry.wire.messages import KINDS, Header
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
+PARTS: dict[str, type[msgspec.Struct]] = {"rank_budget": RankBudget, "held": Held}
+"""What stands inside of messages, by its name on the page."""
 LIMITS = {
-    "MAX_MESSAGE_BYTES", "MAX_REQUEST_BYTES", "MAX_READ_BYTES", "MAX_DELTA_BYTES", "MAX_BUCKETS",
+    "MAX_MESSAGE_BYTES", "MAX_REQUEST_BYTES", "MAX_READ_BYTES", "MAX_DELTA_BYTES", "MAX_BUCKETS", "MAX_BUDGET_RANKS",
     "HEARTBEAT_INTERVAL_S", "STALE_AFTER_S", "LOST_AFTER_S",
 }  # fmt: skip
 
@@ -28,7 +31,7 @@ def documented(kind: str) -> list[tuple[str, str, str]]:
     return [(field, type_.strip(), default.strip()) for field, type_, default in rows]
 
 
-def coded(struct: type[Body | Header]) -> list[tuple[str, str, str]]:
+def coded(struct: type[msgspec.Struct]) -> list[tuple[str, str, str]]:
     info = inspect.type_info(struct)
     assert isinstance(info, inspect.StructType)
     return [(field.name, describe(field.type), default_of(field)) for field in info.fields]
@@ -58,6 +61,8 @@ def describe(type_: Any) -> str:
             return "one of " + ", ".join(f"`{value}`" for value in sorted(map(str, type_.values)))
         case inspect.UnionType():
             return " or ".join("nil" if isinstance(t, inspect.NoneType) else describe(t) for t in type_.types)
+        case inspect.StructType():
+            return next(f"`{name}`" for name, struct in PARTS.items() if struct is type_.cls)
     raise AssertionError(f"no words for {type_}")
 
 
@@ -78,13 +83,18 @@ def test_every_field_of_every_message_is_documented_as_it_is_coded(kind: str) ->
     assert documented(kind) == coded(KINDS[kind])
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_of_a_message_is_documented_as_it_is_coded(part: str) -> None:
+    assert documented(part) == coded(PARTS[part])
+
+
 def test_the_header_is_documented_as_it_is_coded() -> None:
     assert documented("header") == coded(Header)
 
 
 def test_no_message_is_documented_that_the_code_does_not_know() -> None:
     headings = re.findall(r"^### `(\w+)`$", DOCUMENT.read_text(), re.MULTILINE)
-    assert sorted(headings) == sorted(["header", *KINDS])
+    assert sorted(headings) == sorted(["header", *KINDS, *PARTS])
 
 
 def test_version_and_limits_are_documented_as_they_are_coded() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dpo_telemetry import components
-from dpo_telemetry.events import Gpu, Memory, Phase
+from dpo_telemetry.budget import measured_components
+from dpo_telemetry.events import Memory, Phase
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Link
@@ -136,49 +136,20 @@ def chart_lines(model: RunModel) -> Charts:
 
 def memory_rows(model: RunModel) -> tuple[MemoryRow, ...]:
     """One row a rank, in the order of the ranks."""
-    plan = _plan_by_rank(model)
-    return tuple(
-        _memory_row(rank, memory, plan, _card_of(model, rank))
-        for rank, memory in sorted(model.memory.items())
-    )
+    return tuple(_memory_row(model, rank, memory) for rank, memory in sorted(model.memory.items()))
 
 
-def _memory_row(
-    rank: int, memory: Memory, plan: Mapping[int, Mapping[str, int]], card: Gpu | None
-) -> MemoryRow:
-    order = [name for name in components.ALL if name in memory.components]
-    order += [name for name in memory.components if name not in components.ALL]
+def _memory_row(model: RunModel, rank: int, memory: Memory) -> MemoryRow:
+    found = measured_components(memory)
+    order = [name for name in components.ALL if name in found]
+    order += [name for name in found if name not in components.ALL]
+    budget = model.attempt.budget.rank(rank) if model.attempt is not None else None
+    card = model.gpus.get(model.gpu_of_rank[rank]) if rank in model.gpu_of_rank else None
     return MemoryRow(
         rank=rank,
-        measured={name: memory.components[name] for name in order},
-        planned=plan.get(rank, {}),
+        measured={name: found[name] for name in order},
+        planned={name: held.planned_bytes for name, held in budget.components.items()} if budget else {},
         rss_bytes=memory.rss_bytes,
         gpu_used_bytes=card.memory_used_bytes if card is not None else None,
         capacity_bytes=card.memory_total_bytes if card is not None else None,
     )
-
-
-def _plan_by_rank(model: RunModel) -> dict[int, dict[str, int]]:
-    """Planned component bytes by rank; a plan that has another shape gives nothing."""
-    per_gpu: Any = model.attempt.plan.get("per_gpu", []) if model.attempt is not None else []
-    plan: dict[int, dict[str, int]] = {}
-    for entry in per_gpu if isinstance(per_gpu, list) else []:
-        parts = entry.get("components") if isinstance(entry, dict) else None
-        if isinstance(parts, dict) and isinstance(entry.get("rank"), int):
-            plan[entry["rank"]] = {
-                name: int(size) for name, size in parts.items() if isinstance(size, int | float)
-            }
-    return plan
-
-
-def _card_of(model: RunModel, rank: int) -> Gpu | None:
-    """The GPU on which NVML sees the rank's process."""
-    newest = model.attempt.number if model.attempt is not None else 0
-    for process in model.processes.values():
-        start = process.start
-        if start is None or start.rank != rank or process.attempt != newest:
-            continue
-        for gpu in model.gpus.values():
-            if gpu.host == start.host and str(start.pid) in gpu.process_bytes:
-                return gpu
-    return None

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from dpo_telemetry import events
+from dpo_telemetry.budget import Budget
 from dpo_telemetry.events import AnyEvent
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.diagnosis import RULES, Diagnosis
@@ -40,6 +41,8 @@ class AttemptView:
     number: int
     profile: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    """The plan against what ranks and NVML measured."""
     start: events.Start | None = None
     """Start of rank 0."""
     exit: events.Exit | None = None
@@ -86,6 +89,8 @@ class RunModel:
         """Innermost phase of rank 0 that is open, else the last one that ended."""
         self.memory: dict[int, events.Memory] = {}
         self.gpus: dict[tuple[str, int], events.Gpu] = {}
+        self.gpu_of_rank: dict[int, tuple[str, int]] = {}
+        """Host and index of the card on which NVML saw a rank's process last."""
         self.hosts: dict[str, events.Host] = {}
         self.checkpoints: list[events.Checkpoint] = []
         self.samples: list[events.Sample] = []
@@ -95,6 +100,7 @@ class RunModel:
         self._lines: dict[str, LineReader] = {}
         self._whole: dict[str, bytes] = {}
         self._open_phases: list[events.Phase] = []
+        self._ranks_by_pid: dict[tuple[int, str, str], int] = {}
         self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
         self._last_steps: dict[int, int] = {}
         self._context = Context()
@@ -221,6 +227,7 @@ class RunModel:
             attempt.profile = self._decode_toml(chunk)
         elif name == "plan.json":
             attempt.plan = self._decode_whole(chunk, dict[str, Any]) or attempt.plan
+            attempt.budget.plan(attempt.plan)
         elif exit_ := self._decode_whole(chunk, HostExit):
             others = [other for other in attempt.host_exits if other.host != exit_.host]
             attempt.host_exits = [*others, exit_]
@@ -256,6 +263,8 @@ class RunModel:
                 self._append(self.series.eval, event, process.attempt)
             case events.Start():
                 process.start = event
+                if event.role == "rank" and event.rank is not None:
+                    self._ranks_by_pid[process.attempt, event.host, str(event.pid)] = event.rank
                 if event.role == "rank" and event.rank == 0:
                     self._attempt(process.attempt).start = event
                     self._open_phases.clear()
@@ -267,14 +276,23 @@ class RunModel:
                 self._apply_phase(event, process)
             case events.Memory():
                 self.memory[process.rank or 0] = event
+                self._attempt(process.attempt).budget.measure(process.rank or 0, event)
             case events.Gpu():
-                self.gpus[event.host, event.index] = event
+                self._apply_gpu(event, process)
             case events.Host():
                 self.hosts[event.host] = event
             case events.LogGap():
                 self.lost_events += event.lost
             case _:
                 self._collect(event, process)
+
+    def _apply_gpu(self, event: events.Gpu, process: ProcessView) -> None:
+        self.gpus[event.host, event.index] = event
+        for pid, used in event.process_bytes.items():
+            rank = self._ranks_by_pid.get((process.attempt, event.host, pid))
+            if rank is not None:
+                self.gpu_of_rank[rank] = (event.host, event.index)
+                self._attempt(process.attempt).budget.see_process(rank, used)
 
     def _collect(self, event: AnyEvent, process: ProcessView) -> None:
         match event:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from dpo_telemetry.budget import RankBudget
 from dpo_telemetry.events import Action
 
 PROTOCOL_VERSION = 1
@@ -24,6 +25,8 @@ MAX_READ_BYTES = 1 << 20
 MAX_DELTA_BYTES = 64 << 10
 """Largest piece that is published: a slow client's queue stays bounded."""
 MAX_BUCKETS = 4096
+MAX_BUDGET_RANKS = 32
+"""Most ranks of one published budget."""
 
 HEARTBEAT_INTERVAL_S = 1.0
 STALE_AFTER_S = 3.0
@@ -33,6 +36,7 @@ LOST_AFTER_S = 10.0
 
 TOPIC_DELTA = b"delta"
 TOPIC_HEARTBEAT = b"heartbeat"
+TOPIC_BUDGET = b"budget"
 
 Offset = Annotated[int, Meta(ge=0, le=1 << 62)]
 FileName = Annotated[str, Meta(min_length=1, max_length=300)]
@@ -138,6 +142,18 @@ class SeriesReply(Body, frozen=True, kw_only=True):
     """How far each event file is reflected, in bytes."""
 
 
+class BudgetRequest(Body, frozen=True, kw_only=True):
+    """What does each rank use against its plan?"""
+
+
+class Budget(Body, frozen=True, kw_only=True):
+    """The answer with all ranks that have a plan and a measurement, and published with those that changed."""
+
+    attempt: int
+    """0 before there is one."""
+    ranks: list[RankBudget]
+
+
 class ControlRequest(Body, frozen=True, kw_only=True):
     """Ask the ranks of the newest attempt for something; on the control socket only."""
 
@@ -189,6 +205,8 @@ KINDS: dict[str, type[Body]] = {
     "read_reply": ReadReply,
     "series_request": SeriesRequest,
     "series_reply": SeriesReply,
+    "budget_request": BudgetRequest,
+    "budget": Budget,
     "control_request": ControlRequest,
     "control_reply": ControlReply,
     "error_reply": ErrorReply,

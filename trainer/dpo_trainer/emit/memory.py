@@ -26,12 +26,17 @@ class MemoryMeter:
         self._device = engine.device
         self._process = psutil.Process()
         self._weights: dict[str, int] = {}
+        self._in_use = False
         self._model: nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
 
     def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Measure this model from now on; its weights are counted once, here."""
+        """Measure this model from now on; its weights are counted here, and once more when they are in use."""
         self._model, self._optimizer = model, optimizer
+        self._in_use = False
+        self._count_weights(model)
+
+    def _count_weights(self, model: nn.Module) -> None:
         adapters = storages(t for name, t in self._tensors(model) if ".lora_" in name)
         weights = storages(t for name, t in self._tensors(model) if ".lora_" not in name)
         found = {components.POLICY_WEIGHTS: weights, components.ADAPTERS: adapters}
@@ -58,6 +63,10 @@ class MemoryMeter:
                 "reserved_bytes": torch.cuda.memory_reserved(self._device),
             }
             torch.cuda.reset_peak_memory_stats(self._device)
+        if step and self._model is not None and not self._in_use:
+            # ZeRO-3 gathers small parameters at their first use and keeps them.
+            self._in_use = True
+            self._count_weights(self._model)
         return events.Memory(
             **events.stamp(),
             phase=phase,

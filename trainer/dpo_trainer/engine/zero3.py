@@ -179,10 +179,9 @@ class Zero3Engine(Engine):
         return state["exp_avg"] != 0 if state else None
 
     def held_gradients(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> list[torch.Tensor]:
-        """This rank's part of the gradients, which DeepSpeed keeps in a buffer of its own."""
-        if optimizer is None:
-            return []
-        return list(nested_tensors(getattr(_zero(optimizer), "averaged_gradients", {})))
+        """This rank's part of the gradients: one buffer, which DeepSpeed keeps from its start to its end."""
+        buffer = getattr(_zero(optimizer), "grad_partitions_flat_buffer", None)
+        return [] if buffer is None else [buffer]
 
     def held_states(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """This rank's moments and float32 masters."""
