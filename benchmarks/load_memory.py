@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -27,31 +26,12 @@ from dpo_telemetry import events
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
 from harness import Figure, main
+from random_model import make_model, run_python
 
 TINY_WIDTH = 64
 TIMEOUT_S = 900.0
 GOAL = 0.2
 """Of one model copy for each added rank."""
-
-MAKE_MODEL = """
-import sys, torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-folder, width, layers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-core = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-core.add_special_tokens(["<end>"])
-template = "{% for m in messages %}{{ m['content'] }}<end>{% endfor %}"
-words = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<end>", chat_template=template)
-words.save_pretrained(folder)
-torch.set_default_dtype(torch.bfloat16)
-config = Qwen2Config(
-    vocab_size=len(words), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-    num_attention_heads=width // 64, num_key_value_heads=width // 64, tie_word_embeddings=False,
-    eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, bos_token_id=None,
-)
-Qwen2ForCausalLM(config).save_pretrained(folder, max_shard_size="300MB")
-"""
 
 LOAD_WHOLE = """
 import resource, sys, torch
@@ -86,7 +66,7 @@ def measure(quick: bool) -> dict[str, Figure]:
         folder = Path(scratch)
         big, tiny = _model(folder / "big", width, layers), _model(folder / "tiny", TINY_WIDTH, layers)
         copy_bytes = sum(path.stat().st_size for path in big.glob("*.safetensors"))
-        whole = int(_python(LOAD_WHOLE, str(big))) - int(_python(LOAD_WHOLE, str(tiny)))
+        whole = int(run_python(LOAD_WHOLE, str(big))) - int(run_python(LOAD_WHOLE, str(tiny)))
         figures = {}
         for backend, name in (("deepspeed-zero3", "zero3"), ("fsdp2", "fsdp2")):
             few, many = (_total_bytes(folder, backend, count, big, tiny) for count in ranks)
@@ -163,19 +143,11 @@ def _start(folder: Path, backend: str, ranks: int, model: Path) -> RunDirectory:
 
 
 def _model(folder: Path, width: int, layers: int) -> Path:
-    folder.mkdir()
-    _python(MAKE_MODEL, str(folder), str(width), str(layers))
-    return folder
-
-
-def _python(code: str, *arguments: str) -> str:
-    environment: dict[str, Any] = os.environ | {"DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"error: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    heads = width // 64
+    return make_model(
+        folder, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from dpo_daemon import exits, processes
+from dpo_daemon.alerting import Alerting
 from dpo_daemon.answers import Answers
 from dpo_daemon.budgets import Budgets
 from dpo_daemon.errors import DaemonError
@@ -67,9 +68,9 @@ class Keeper:
         self._sockets = Sockets(run)
         self._answers = Answers(run, self._source, self._model)
         self._writer = self._own_events()
+        self._alerting = Alerting(run, self._attempt, self._writer)
         self._budgets = Budgets()
         self._caught_up = False
-        self._reported: set[tuple[str, str | None]] = set()
         self._beat_due = self._summary_due = 0.0
         self._agent_gone_since: float | None = None
         self._ended_since: float | None = None
@@ -137,7 +138,7 @@ class Keeper:
         elif all(len(chunk.data) < MAX_READ_BYTES for chunk in chunks):
             self._caught_up = True
         if chunks:
-            self._report_alerts()
+            self._alerting.report(self._model)
 
     def _publish(self, chunk: Chunk) -> None:
         for start in range(0, len(chunk.data), MAX_DELTA_BYTES):
@@ -152,16 +153,6 @@ class Keeper:
     @property
     def _run_id(self) -> str:
         return self._model.run.id if self._model.run else ""
-
-    def _report_alerts(self) -> None:
-        """Write down each alert once, also when an earlier keeper has done so."""
-        self._reported |= {(event.code, event.metric) for event in self._model.recorded_alerts}
-        for alert in self._model.diagnosis.alerts():
-            if (alert.code, alert.metric) in self._reported:
-                continue
-            self._reported.add((alert.code, alert.metric))
-            log.warning("alert %s: %s", alert.code, alert.message)
-            self._writer.put(events.Alert(**events.stamp(), **msgspec.structs.asdict(alert)))
 
     def _each_second(self) -> None:
         now = time.monotonic()

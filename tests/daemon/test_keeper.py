@@ -397,3 +397,29 @@ def test_raw_logs_are_read_on_request(served: RunDirectory, mirror: Mirror, even
 def test_no_keeper_is_an_error_in_one_line(tmp_path: Path) -> None:
     with WireSource(Endpoints(tmp_path)) as source, pytest.raises(TelemetryError, match="no keeper answered"):
         source.hello(timeout_s=0.2)
+
+
+STOPS = "\n[alerts]\nloss_spike = 'stop'\nnonfinite = 'stop'\n"
+
+
+def test_an_alert_that_stops_asks_the_ranks_once_and_a_metric_that_is_no_number_does_not(
+    home: Home, eventually: Eventually
+) -> None:
+    run = home.new_run()
+    with run.attempt(1).profile_file.open("a") as profile:
+        profile.write(STOPS)
+    with home.keeper(run):
+        eventually(lambda: endpoints.of_run(run), "the keeper's sockets")
+        append(run, _steps(1, {"logits/chosen": "nan"}))
+        eventually(lambda: read_run(run).recorded_alerts, "the warning")
+        assert control.pending(run, 1) == []
+        append(run, _steps(2, {"loss": "nan"}))
+        (request,) = eventually(lambda: control.pending(run, 1), "the request")
+        assert (request.action, request.issuer) == ("stop", "keeper: nonfinite at step 2")
+        append(run, _steps(3, {"loss": "nan", "grad_norm": "nan"}))
+        eventually(lambda: len(read_run(run).recorded_alerts) == 3, "the third alert")
+        assert len(control.pending(run, 1)) == 1
+
+
+def _steps(step: int, metrics: dict[str, events.Number]) -> bytes:
+    return events.encode(events.Step(**events.stamp(), step=step, metrics={"loss": 0.69, **metrics}))

@@ -31,7 +31,7 @@ Capture = pytest.CaptureFixture[str]
 
 def replay(capsys: Capture, *paths: Path, fail_on: Any = "warning") -> tuple[int, Any]:
     """Exit code and the object on stdout."""
-    code = replay_headless([str(path) for path in paths], as_json=True, fail_on=fail_on)
+    code = replay_headless([str(path) for path in paths], form="json", fail_on=fail_on)
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     return code, json.loads(out)
@@ -147,7 +147,7 @@ def test_a_metric_that_only_superseded_rows_logged_is_left_out(
     )
     _, result = replay(capsys, run.path)
     assert list(result["metrics"]) == ["loss"]
-    assert replay_headless([str(run.path)], as_json=False, fail_on="warning") == 0
+    assert replay_headless([str(run.path)], fail_on="warning") == 0
 
 
 def test_several_paths_give_one_object_and_the_worst_code(capsys: Capture, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_one_unreadable_path_of_several_is_told_and_the_others_are_replayed(
     capsys: Capture, tmp_path: Path
 ) -> None:
     paths = [str(DATA / "seed-fsdp.log"), str(tmp_path / "nowhere"), str(DATA / "seed-zero3.log")]
-    assert replay_headless(paths, as_json=True, fail_on="warning") == 2
+    assert replay_headless(paths, form="json", fail_on="warning") == 2
     out, err = capsys.readouterr()
     assert len(json.loads(out)["results"]) == 2
     assert err == f"error: {tmp_path / 'nowhere'}: cannot be read: No such file or directory\n"
@@ -171,7 +171,7 @@ def test_one_unreadable_path_of_several_is_told_and_the_others_are_replayed(
 
 def test_an_unreadable_path_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TelemetryError):
-        replay_headless([str(tmp_path / "nowhere")], as_json=True, fail_on="warning")
+        replay_headless([str(tmp_path / "nowhere")], form="json", fail_on="warning")
 
 
 def test_a_file_name_that_is_no_text_is_no_trouble(capsys: Capture, tmp_path: Path) -> None:
@@ -179,11 +179,11 @@ def test_a_file_name_that_is_no_text_is_no_trouble(capsys: Capture, tmp_path: Pa
     log.write_text("{'loss': 0.6}\n")
     code, result = replay(capsys, log)
     assert (code, result["source"]) == (0, f"{tmp_path}/run .log")
-    assert replay_headless([str(log)], as_json=False, fail_on="warning") == 0
+    assert replay_headless([str(log)], fail_on="warning") == 0
 
 
 def test_the_page_names_verdict_cause_and_what_to_try(capsys: Capture) -> None:
-    assert replay_headless([str(DATA / "seed-fsdp.log")], as_json=False, fail_on="warning") == 1
+    assert replay_headless([str(DATA / "seed-fsdp.log")], fail_on="warning") == 1
     page = capsys.readouterr().out
     for part in ("✗ alerts", "completions truncated away", "Try: Raise max_length", "logits/rejected", "×"):
         assert part in page
@@ -193,7 +193,7 @@ def test_the_page_names_verdict_cause_and_what_to_try(capsys: Capture) -> None:
 def test_the_page_survives_names_that_would_steer_a_terminal(capsys: Capture, tmp_path: Path) -> None:
     log = tmp_path / "train.log"
     log.write_text("{'loss': 0.6, 'rewards/\\x1b[2J[red][/]': 1.0}\n")
-    assert replay_headless([str(log)], as_json=False, fail_on="warning") == 0
+    assert replay_headless([str(log)], fail_on="warning") == 0
     page = capsys.readouterr().out
     assert "\x1b" not in page
     assert "rewards/[red][/]" in page
@@ -211,7 +211,7 @@ def test_the_course_of_a_metric_is_drawn_whatever_its_values(
 ) -> None:
     log = tmp_path / "train.log"
     log.write_text("".join(f"{{'loss': {loss}}}\n" for loss in losses))
-    replay_headless([str(log)], as_json=False, fail_on="warning")
+    replay_headless([str(log)], fail_on="warning")
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("loss ")]
     assert row.split()[-1] == course
 
@@ -223,7 +223,7 @@ def test_a_run_that_failed_before_its_first_row_is_bad_news(
     run = a_run(tmp_path, lines.start() + lines.event(oom))
     code, result = replay(capsys, run.path)
     assert (code, result["rows"], result["first_step"]) == (1, 0, None)
-    assert replay_headless([str(run.path)], as_json=False, fail_on="warning") == 1
+    assert replay_headless([str(run.path)], fail_on="warning") == 1
     page = capsys.readouterr().out
     assert "Out of memory" in page
     assert "\x1b" not in page
@@ -235,5 +235,5 @@ def test_a_run_is_replayed_by_its_name(tmp_path: Path, capsys: Capture, lines: L
     attempt = create_attempt(run, "", b"{}")
     attempt.event_file("rank-00000").write_bytes(lines.start() + lines.step(1, loss=0.69))
     runs_dir = str(tmp_path / "runs")
-    assert replay_headless([run.name], as_json=True, fail_on="warning", runs_dir=runs_dir) == 0
+    assert replay_headless([run.name], form="json", fail_on="warning", runs_dir=runs_dir) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 1

@@ -25,7 +25,7 @@ def run(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, 
     [
         (["attach", "--plain", "nowhere"], "nowhere: no such run"),
         (["attach", "--plain", "/etc"], "not a run directory"),
-        (["replay", "--json", "x"], "--json and --fail-on go with --headless"),
+        (["replay", "--json", "x"], "--json, --format and --fail-on go with --headless"),
         (["replay", "a", "b"], "shows one run"),
         (["replay"], "Missing argument"),
         (["replay", "--fail-on", "awful", "x"], "awful"),
@@ -93,5 +93,5 @@ def test_the_options_are_those_that_were_agreed() -> None:
     }
     assert surface == {
         "attach": ["--plain", "--runs-dir", "run"],
-        "replay": ["--fail-on", "--headless", "--json", "--runs-dir", "paths"],
+        "replay": ["--fail-on", "--format", "--headless", "--json", "--runs-dir", "paths"],
     }

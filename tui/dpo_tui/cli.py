@@ -14,6 +14,7 @@ from dpo_tui.errors import TuiError
 
 if TYPE_CHECKING:
     from dpo_telemetry.reader.source import Source
+    from dpo_tui.headless.command import Form
 
 RUNS_DIR = click.option(
     "--runs-dir", metavar="DIR", help="Where runs live; $DPO_RUNS_DIR or ./runs when left out."
@@ -70,13 +71,24 @@ def attach(run: str | None, runs_dir: str | None, plain: bool) -> int:
 @click.option("--headless", is_flag=True, help="Print a diagnosis instead of opening the monitor.")
 @click.option("--json", "as_json", is_flag=True, help="With --headless: one JSON object on stdout.")
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "junit", "github")),
+    help="With --headless: json is --json; junit is XML, github annotates a workflow.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
     help="With --headless: the mildest alert that gives exit code 1; warning when left out.",
 )
 @RUNS_DIR
 def replay(
-    paths: tuple[str, ...], headless: bool, as_json: bool, fail_on: Severity | None, runs_dir: str | None
+    paths: tuple[str, ...],
+    headless: bool,
+    as_json: bool,
+    form: Form | None,
+    fail_on: Severity | None,
+    runs_dir: str | None,
 ) -> int:
     """Look at a finished run again, or diagnose logs with --headless.
 
@@ -89,13 +101,17 @@ def replay(
       dpo-tui replay runs/20261124-0312-demo
       dpo-tui replay --headless train.log
       dpo-tui replay --headless --json --fail-on critical runs/*
+      dpo-tui replay --headless --format junit logs/*.json > diagnosis.xml
     """
     if headless:
         from dpo_tui.headless.command import replay_headless
 
-        return replay_headless(paths, as_json=as_json, fail_on=fail_on or "warning", runs_dir=runs_dir)
-    if as_json or fail_on:
-        raise click.UsageError("--json and --fail-on go with --headless.")
+        if as_json and form not in (None, "json"):
+            raise click.UsageError(f"--json and --format {form} are two forms; ask for one.")
+        form = "json" if as_json else form or "text"
+        return replay_headless(paths, form=form, fail_on=fail_on or "warning", runs_dir=runs_dir)
+    if as_json or form or fail_on:
+        raise click.UsageError("--json, --format and --fail-on go with --headless.")
     if len(paths) > 1:
         raise click.UsageError("The monitor shows one run; several PATHs go with --headless.")
     require_terminal("replay --headless")

@@ -18,6 +18,7 @@ from dpo_telemetry.events import AnyEvent
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.diagnosis import RULES, Diagnosis
 from dpo_telemetry.health.rule import Context
+from dpo_telemetry.health.samples import with_samples
 from dpo_telemetry.reader.lines import LineReader
 from dpo_telemetry.reader.source import Chunk
 from dpo_telemetry.rundir.exits import HostExit
@@ -138,7 +139,8 @@ class RunModel:
 
         What a keeper's rules said is left out: they are the same rules, over what was effective then.
         """
-        found = {(alert.code, alert.metric): alert for alert in self.diagnosis.alerts()}
+        judged = (with_samples(alert, self.samples) for alert in self.diagnosis.alerts())
+        found = {(alert.code, alert.metric): alert for alert in judged}
         for event in self._told_alerts:
             found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
         return sorted(found.values(), key=HealthAlert.rank)

@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from dpo_telemetry import components, events
-from dpo_trainer.data.pairs import make_pairs
+from dpo_telemetry.reader.whole import read_run
+from dpo_trainer.data.pairs import make_pairs, schedule
 from dpo_trainer.model.nf4 import keep_codes_in_place
 from dpo_trainer.model.tokenizer import load_tokenizer
 
-from ..conftest import preference_rows
-from .conftest import ENGINES, SHARDING, WORLD, Ended, MakeProfile, Workshop, launch
+from ..conftest import poison, preference_rows, write_rows
+from .conftest import ENGINES, PAIRS_A_STEP, SHARDING, WORLD, Ended, MakeProfile, Workshop, launch
 
 Learned = Callable[[str], Ended]
 
@@ -157,3 +158,31 @@ def test_a_stop_that_reaches_one_rank_only_stops_both(
     ended = workshop.go(run, fault="last_rank_is_told_to_stop")
     assert ended.codes == [0, 0], ended.log()
     assert stopped_at(ended) == [(0, "stopped", 2)] * WORLD
+
+
+def test_a_loss_that_is_no_number_names_the_rank_and_its_pairs(
+    workshop: Workshop, profile_of: MakeProfile, base: Path, tmp_path: Path
+) -> None:
+    rows = preference_rows(40)
+    poisoned = 7
+    rows[poisoned]["rejected"][-1]["content"] = "~"
+    data = write_rows(tmp_path / "pairs.jsonl", rows)
+    profile = profile_of(
+        "ddp",
+        model={"base": str(poison(base, tmp_path / "nan"))},
+        data={"name": str(data), "heldout_pairs": 0, "heldout_fraction": 0.0},
+        train={"max_steps": 10},
+        alerts={"nonfinite": "stop"},
+    )
+    ended = workshop.go(workshop.new_run(profile))
+    assert ended.codes == [1, 1], ended.log()
+    (sample,) = ended.of(events.Sample)
+    assert sample.sample_ids == [poisoned]
+    told = read_run(ended.run).alerts
+    assert f"samples of rank {sample.rank}: {poisoned}" in next(
+        a.message for a in told if a.code == "nonfinite"
+    )
+    pairs = make_pairs(rows, load_tokenizer(base, profile), profile.data, profile.train.seed)
+    order = [pair.id for pair in schedule(pairs.train, PAIRS_A_STEP * sample.step, profile.train.seed)]
+    # Ranks take the pairs of a step in turn.
+    assert sample.rank == order.index(poisoned) % WORLD

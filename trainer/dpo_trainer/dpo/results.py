@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,17 @@ class BatchResult:
     rejected_logps: torch.Tensor
     reference_chosen_logps: torch.Tensor
     reference_rejected_logps: torch.Tensor
+    rank: int = 0
+    """Whose batch it is, once the ranks' results are together."""
 
     def on_cpu(self) -> BatchResult:
         """The same, off the device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "pair_ids"}
-        return BatchResult(self.pair_ids, **{name: value.cpu() for name, value in tensors.items()})
+        moved: dict[str, Any] = {
+            each.name: value.cpu()
+            for each in fields(self)
+            if isinstance(value := getattr(self, each.name), torch.Tensor)
+        }
+        return replace(self, **moved)
 
     def nonfinite_ids(self) -> list[int]:
         """Pairs with a log-prob that is NaN or infinite; all of them if only the loss is."""
@@ -61,15 +68,22 @@ class Results:
         if ranks.world_size == 1:
             return self
         gathered = ranks.gather([batch.on_cpu() for batch in self.batches])
-        return Results([batch for batches in gathered for batch in batches])
+        return Results(
+            [replace(batch, rank=rank) for rank, batches in enumerate(gathered) for batch in batches]
+        )
 
-    def pair_ids(self) -> list[int]:
-        """Ids of all pairs."""
-        return [pair for batch in self.batches for pair in batch.pair_ids]
+    def behind_nonfinite(self) -> dict[int, list[int]]:
+        """Pairs behind a value that is not finite, by rank; all of them where no pair shows one."""
+        found = self._by_rank([(batch.rank, batch.nonfinite_ids()) for batch in self.batches])
+        return found or self._by_rank([(batch.rank, list(batch.pair_ids)) for batch in self.batches])
 
-    def nonfinite_ids(self) -> list[int]:
-        """Pairs behind a value that is not finite."""
-        return [pair for batch in self.batches for pair in batch.nonfinite_ids()]
+    @staticmethod
+    def _by_rank(parts: list[tuple[int, list[int]]]) -> dict[int, list[int]]:
+        found: dict[int, set[int]] = {}
+        for rank, ids in parts:
+            if ids:
+                found.setdefault(rank, set()).update(ids)
+        return {rank: sorted(ids) for rank, ids in sorted(found.items())}
 
     def rewards(self, beta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rewards of the chosen and of the rejected answers, [pairs] each: beta x log-ratio."""

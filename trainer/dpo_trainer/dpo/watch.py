@@ -68,20 +68,23 @@ class Watch:
         ids = self.samples(step, bad[0], results)
         self._alert(
             "nonfinite",
-            f"{bad[0]} is {metrics[bad[0]]} at step {step}, in {len(ids)} of {results.pairs} pairs.",
+            f"{bad[0]} is {metrics[bad[0]]} at step {step}, in {sum(map(len, ids.values()))} of {results.pairs} pairs.",
             metric=bad[0],
             advice="Look at the pairs named in the sample event; lower the learning rate.",
         )
         self._act("nonfinite", self._actions.nonfinite)
 
-    def samples(self, step: int, metric: str, results: Results) -> list[int]:
-        """Name the pairs behind a value that is not finite.
+    def samples(self, step: int, metric: str, results: Results) -> dict[int, list[int]]:
+        """Name the pairs behind a value that is not finite, rank by rank; rank 0 writes for all.
 
         A gradient alone that is not finite names no pair: then it may be any of the step.
         """
-        ids = sorted(set(results.nonfinite_ids() or results.pair_ids()))
+        ids = results.behind_nonfinite()
         if self._ranks.rank == 0:
-            self._emitter.put(events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=ids))
+            for rank, pairs in ids.items():
+                self._emitter.put(
+                    events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=pairs, rank=rank)
+                )
         return ids
 
     def _alert(self, code: str, message: str, *, metric: str | None = None, advice: str) -> None:

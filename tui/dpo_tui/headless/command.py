@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
 from rich.console import Console
+from rich.progress import track
 
 from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_FINE, EXIT_USAGE, render
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.events import Severity
 from dpo_telemetry.foreign.open import ReplayedLog, open_log
 from dpo_telemetry.rundir.find import find_run, runs_directory
+from dpo_telemetry.text import printable
+from dpo_tui.headless.list import Listing
 from dpo_tui.headless.page import print_page
-from dpo_tui.headless.result import Result, result_of
+from dpo_tui.headless.reports import REPORTS
+from dpo_tui.headless.result import Outcome, result_of
+
+Form = Literal["text", "json", "junit", "github"]
+MANY = 20
+"""Logs from which on a bar is drawn."""
 
 
 def replay_headless(
-    paths: Sequence[str], *, as_json: bool, fail_on: Severity, runs_dir: str | None = None
+    paths: Sequence[str], *, form: Form = "text", fail_on: Severity, runs_dir: str | None = None
 ) -> int:
     """Diagnose each path, or run by its name; returns the worst exit code (2 before 1 before 0).
 
-    With several paths an unreadable one is an error line, and the others are still replayed.
+    One path as text is a page, several are a line each and a summary. With several paths an unreadable
+    one is an error line, and the others are still replayed.
     """
-    opened: list[tuple[Result, ReplayedLog]] = []
-    unreadable = False
-    for path in paths:
-        try:
-            log = open_log(_path_of(path, runs_dir))
-        except TelemetryError as error:
-            if len(paths) == 1:
-                raise
-            render(error.format_message())
-            unreadable = True
-            continue
-        opened.append((result_of(log, fail_on), log))
-    results = [result for result, _ in opened]
-    if as_json:
+    console = Console(soft_wrap=False, highlight=False)
+    outcomes: list[Outcome] = []
+    listing = Listing(console)
+    for path in _with_progress(paths):
+        outcome, log = _replay(path, fail_on, runs_dir, alone=len(paths) == 1 and form != "junit")
+        outcomes.append(outcome)
+        if outcome.result is None:
+            render(outcome.error)
+        if form == "text" and len(paths) > 1:
+            listing.add(outcome)
+        elif form == "text" and outcome.result is not None and log is not None:
+            print_page(console, outcome.result, log.series)
+    if form == "text" and len(paths) > 1:
+        listing.finish()
+    elif form == "json":
+        results = [outcome.result for outcome in outcomes if outcome.result is not None]
         click.echo(msgspec.json.encode(results[0] if len(paths) == 1 else {"results": results}))
-    else:
-        console = Console(soft_wrap=False, highlight=False)
-        for result, log in opened:
-            print_page(console, result, log.series)
-    if unreadable:
+    elif form in REPORTS:
+        for line in REPORTS[form](outcomes, fail_on):
+            click.echo(line)
+    if any(outcome.result is None for outcome in outcomes):
         return EXIT_USAGE
-    return EXIT_BAD_NEWS if any(result.verdict == "alerts" for result in results) else EXIT_FINE
+    return EXIT_BAD_NEWS if any(o.result and o.result.verdict == "alerts" for o in outcomes) else EXIT_FINE
+
+
+def _replay(
+    path: str, fail_on: Severity, runs_dir: str | None, *, alone: bool
+) -> tuple[Outcome, ReplayedLog | None]:
+    """One path; the error of a path that is alone is raised."""
+    try:
+        log = open_log(_path_of(path, runs_dir))
+    except TelemetryError as error:
+        if alone:
+            raise
+        return Outcome(printable(path), error=error.format_message()), None
+    return Outcome(printable(path), result_of(log, fail_on)), log
+
+
+def _with_progress(paths: Sequence[str]) -> Iterable[str]:
+    """A bar on a terminal where there are many."""
+    if len(paths) < MANY or not sys.stderr.isatty():
+        return paths
+    return track(paths, "diagnosing", console=Console(stderr=True), transient=True)
 
 
 def _path_of(text: str, runs_dir: str | None) -> Path:

@@ -44,6 +44,14 @@ class Result(msgspec.Struct, frozen=True):
     verdict: Literal["clean", "alerts"]
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one path: a result, or one line that says why there is none."""
+
+    source: str
+    result: Result | None = None
+    error: str = ""
+
+
 def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
     """Sum a log up; alerts below `fail_on` do not change the verdict."""
     tables = (log.series.train, log.series.eval)
