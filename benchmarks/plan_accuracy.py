@@ -23,8 +23,9 @@ from dpo_daemon.errors import DaemonError
 from dpo_daemon.plans.cards import with_card
 from dpo_daemon.preflight import gpu_count
 from dpo_profiles.load import load_profile
+from dpo_profiles.plan.fit_engines import USUAL, with_backend
 from dpo_profiles.render import to_toml
-from dpo_profiles.schema import Data, Eval, Profile, Save, Train
+from dpo_profiles.schema import Backend, Data, Eval, Profile, Save, Train
 from dpo_telemetry.components import ACTIVATIONS, ADAPTERS, GRADIENTS, OPTIMIZER_STATES, POLICY_WEIGHTS
 from harness import Figure, Measured, Row, main
 from random_model import make_model
@@ -84,9 +85,9 @@ def measure(quick: bool) -> Measured:
     if not gpus:
         click.echo("no NVIDIA GPU here: only what ranks hold on a CPU is compared, and no peak", err=True)
     shapes = ON_A_GPU if gpus else ON_A_CPU
-    engines = {"single": 1}
+    engines: dict[Backend, int] = {"single": 1}
     if gpus != 1:
-        engines |= dict.fromkeys(("deepspeed-zero3", "fsdp2"), gpus or RANKS_ON_A_CPU)
+        engines |= dict.fromkeys(USUAL, gpus or RANKS_ON_A_CPU)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="plan-accuracy-") as scratch:
         for shape in shapes[:2] if quick else shapes:
@@ -149,9 +150,9 @@ def _error(row: Row, what: str) -> float:
     return 100 * (float(row[f"{what}_planned"]) / float(row[f"{what}_measured"]) - 1)
 
 
-def _profile(shape: Shape, backend: str, ranks: int, model: Path, *, on_gpu: bool) -> Profile:
-    """The 72B profile of that engine on another model and its batch."""
-    profile = load_profile({"single": "single", "deepspeed-zero3": "zero3", "fsdp2": "fsdp2"}[backend])
+def _profile(shape: Shape, backend: Backend, ranks: int, model: Path, *, on_gpu: bool) -> Profile:
+    """The 72B profile on another model, under another engine."""
+    profile = with_backend(load_profile("zero3"), backend, 1, ranks, USUAL.get(backend, ""))
     replace = msgspec.structs.replace
     profile = replace(
         profile,
@@ -164,7 +165,6 @@ def _profile(shape: Shape, backend: str, ranks: int, model: Path, *, on_gpu: boo
                     gradient_checkpointing=shape.checkpointing),
         eval=Eval(every_steps=0, micro_batch_pairs=shape.micro_batch_pairs),
         save=Save(every_steps=0),
-        engine=replace(profile.engine, nodes=1, gpus_per_node=ranks),
         hardware=replace(profile.hardware, gpu="", capacity_bytes=0),
     )  # fmt: skip
     return with_card(profile, "here")[0] if on_gpu else profile

@@ -145,6 +145,7 @@ def gather(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
 ) -> Content:
     """What a checkpoint holds, whole, on the CPU; to be called on all ranks."""
+    engine.give_back(model)
     moments, numbers = _optimizer_state(model, engine, optimizer)
     return Content(
         policy=adapter_weights(model, POLICY, engine),
@@ -218,6 +219,7 @@ def load_progress(
     for key, value in tensors.items():
         name, _, field = key.rpartition("/")
         by_name.setdefault(name, {})[field] = value
+    engine.give_back(model)
     for name, (parameter, _) in adapter_pairs(model).items():
         # Not only before the engine began: one that computes in bfloat16 has its masters since then.
         engine.set_master(parameter, weights[name.replace(f".{POLICY}.", ".")])

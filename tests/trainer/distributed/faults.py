@@ -184,8 +184,21 @@ ACTS: tuple[Act, ...] = (
     weight_frozen, base_trainable, not_a_number, completions_empty,
     last_ranks_completions_empty, log_probs_rounded,
 )  # fmt: skip
+
+
+def layers_stay_gathered() -> None:
+    """No fault: FSDP2's file says that layers are not sharded again after a forward pass."""
+    fsdp2._DEFAULTS["FSDP_RESHARD_AFTER_FORWARD"] = "false"
+
+
 FAULTS: dict[str, Callable[[], None]] = {act.__name__: before_the_self_test(act) for act in ACTS} | {
     install.__name__: install
-    for install in (codes_left_whole, nothing_is_sharded, zero_is_off, last_rank_is_told_to_stop)
+    for install in (
+        codes_left_whole,
+        nothing_is_sharded,
+        zero_is_off,
+        last_rank_is_told_to_stop,
+        layers_stay_gathered,
+    )
 }
 """By name."""

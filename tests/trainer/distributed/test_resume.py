@@ -53,6 +53,23 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     assert resumed.adapter().read_bytes() == whole.adapter().read_bytes()
 
 
+def test_a_run_that_keeps_its_layers_gathered_resumes_from_a_checkpoint_made_after_an_evaluation(
+    workshop: Workshop, profile_of: MakeProfile
+) -> None:
+    profile = profile_of(
+        "fsdp2",
+        train={"max_steps": 3},
+        save={"every_steps": 2},
+        eval={"every_steps": 1, "micro_batch_pairs": 2},
+    )
+    whole = workshop.go(workshop.new_run(profile), fault="layers_stay_gathered")
+    assert whole.codes == [0, 0], whole.log()
+    resumed = workshop.go(workshop.attempt_after(whole, 2, profile), fault="layers_stay_gathered")
+    assert resumed.codes == [0, 0], resumed.log()
+    assert metrics(resumed, 0) == metrics(whole, 2)
+    assert resumed.adapter().read_bytes() == whole.adapter().read_bytes()
+
+
 @pytest.mark.parametrize(("first", "second"), [SHARDING, SHARDING[::-1]])
 def test_a_checkpoint_of_one_engine_goes_on_under_the_other(
     workshop: Workshop, profile_of: MakeProfile, learned: Callable[[str], Ended], first: str, second: str

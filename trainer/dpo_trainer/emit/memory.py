@@ -37,21 +37,25 @@ class MemoryMeter:
         self._count_weights(model)
 
     def _count_weights(self, model: nn.Module) -> None:
-        adapters = storages(t for name, t in self._tensors(model) if ".lora_" in name)
-        weights = storages(t for name, t in self._tensors(model) if ".lora_" not in name)
+        adapters = self._held(t for name, t in self._tensors(model) if ".lora_" in name)
+        weights = self._held(t for name, t in self._tensors(model) if ".lora_" not in name)
         found = {components.POLICY_WEIGHTS: weights, components.ADAPTERS: adapters}
-        self._weights = {name: sum(held.values()) for name, held in found.items() if held}
+        self._weights = {name: size for name, size in found.items() if size}
 
     def components(self) -> dict[str, int]:
         """Bytes by component now."""
         found = dict(self._weights)
         if self._model is not None:
-            gradients = storages(self._engine.held_gradients(self._model, self._optimizer))
+            gradients = self._held(self._engine.held_gradients(self._model, self._optimizer))
             if gradients:
-                found[components.GRADIENTS] = sum(gradients.values())
-        if self._optimizer is not None and (states := storages(self._engine.held_states(self._optimizer))):
-            found[components.OPTIMIZER_STATES] = sum(states.values())
+                found[components.GRADIENTS] = gradients
+        if self._optimizer is not None and (states := self._held(self._engine.held_states(self._optimizer))):
+            found[components.OPTIMIZER_STATES] = states
         return found
+
+    def _held(self, tensors: Iterable[torch.Tensor]) -> int:
+        """Bytes on the rank's device: what rests in a host's memory takes nothing of a card."""
+        return sum(storages(t for t in tensors if t.device.type == self._device.type).values())
 
     def event(self, phase: PhaseName, step: int | None) -> events.Memory:
         """What a rank uses now, and since the last call at its peak."""

@@ -73,6 +73,9 @@ class Engine:
     def shard_rest(self, model: PeftModel) -> None:
         """The same for what is outside the units that `shard` was called with."""
 
+    def give_back(self, model: nn.Module) -> None:
+        """Let go of what is gathered beyond its use, so that parameters are the optimizer's again."""
+
     def is_sharded(self, parameter: nn.Parameter) -> bool:
         """Whether this rank holds only a part of a parameter."""
         return False

@@ -79,6 +79,12 @@ class Fsdp2Engine(Engine):
         fully_shard([embedding, head] if tied else [head], reshard_after_forward=False, **self._options)
         fully_shard(model, **self._options)
 
+    def give_back(self, model: nn.Module) -> None:
+        """Shard again what `reshard_after_forward: false` keeps whole after a pass without a backward one."""
+        for unit in model.modules():
+            if isinstance(unit, FSDPModule):
+                unit.reshard()
+
     def is_sharded(self, parameter: nn.Parameter) -> bool:
         """Whether this rank holds only a part of a parameter."""
         return isinstance(parameter, DTensor)
