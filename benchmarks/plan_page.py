@@ -13,21 +13,37 @@ HEAD = """\
 config.json alone. This page says where the figures come from and how far they hold. It is written by
 `python benchmarks/plan_points.py --page`.
 
+## Asking
+```
+dpo-daemon plan --profile zero3                          # a bar a GPU, phases, headroom
+dpo-daemon plan --profile zero3 --json                   # the same for programs, with each part by phase
+dpo-daemon plan --profile zero3 --explain activations    # each part with its formula, its numbers and their source
+dpo-daemon plan --profile single --gpu "RTX 4090"        # another card; `--gpu here` asks this machine's driver
+dpo-daemon plan --profile zero3 --gpu "A100 40GB" --fit  # settings that fit, cheapest first, and what the next step up costs
+dpo-daemon plan RUN                                      # what a run's ranks measured beside its plan
+```
+The exit code is 1 where it does not fit, and the last lines say what would. `--fit` searches micro-batch, sequence
+length, checkpointing, offloading, resharding, engine and GPUs, keeps the pairs of an update, and ranks by work for a
+token: it states its cost model, and calls nothing fastest, since it measures nothing. Offloading and resharding are
+settings of the engine's own file, so a choice names one of the shipped files (`zero3-auto`, `zero3-offload`,
+`fsdp2-keep`, `fsdp2-offload`).
+
 ## What is counted
 | component | parts | from |
 |---|---|---|
-| policy_weights | `codes` (NF4) or `linears`, `absmax`, `unquantized` (embeddings, head, norms, biases), `persistent` (small parameters that ZeRO-3 keeps whole) | arithmetic; `absmax` is whole on every rank, because it is no parameter |
+| policy_weights | `codes` (NF4) or `linears`, `absmax`, `unquantized` (embeddings, head, norms, biases, and experts, which transformers 5 makes parameters and no layers), `persistent` (small parameters that ZeRO-3 keeps whole) | arithmetic; `absmax` is whole on every rank, because it is no parameter |
 | reference_weights | 0 with adapters: the reference is a frozen copy of the adapter, and stands under `adapters` | arithmetic |
 | adapters | policy and reference, sharded, whole while loading | arithmetic |
 | gradients | of one adapter; at ZeRO-3's update also in float32 | arithmetic |
 | optimizer_states | AdamW's two moments in 32, 16 or 8 bit, and DeepSpeed's float32 masters | arithmetic |
 | activations | all below; the measured component is peak allocated minus resident | |
 | | `checkpoints`: each layer's input, or without checkpointing all that its backward pass needs | arithmetic |
-| | `layer`: one layer's working set; in the forward pass, the last layer's output and its norm | MLP counted in torch's operators, the rest fitted |
+| | `layer`: one layer's working set at its peak | for profiles counted tensor by tensor in torch's operators (`plan/layer.py`); for published rows fitted |
 | | `retained`: under FSDP1 one hidden row for each layer whose backward pass is over | fitted |
-| | `logits`: 14 bytes each with torch's own loss, 8 or 10 with a fused one, a tile where the head is fused | fitted |
-| | `gathered_weights`: FSDP1's root and a layer, FSDP2's head and two layers, ZeRO-3's `max_live` stored elements and the head | sources; FSDP1 measured |
+| | `logits`: a tile of TRL's fused head; for published rows 8 to 14 bytes each | counted; fitted |
+| | `gathered_weights`: FSDP1's root and a layer, FSDP2's head and two layers or all that it does not reshard, ZeRO-3's `max_live` stored elements and the head | sources; FSDP1 measured |
 | | `buckets`: ZeRO-3's contiguous gradients, DDP's copy | sources |
+| | `update`: roots of all second moments, which torch's AdamW takes at once | counted |
 | | `workspace`: cuBLAS | measured on A100 |
 | | `arriving`, `whole_layer`, `whole_base`: while loading | sources |
 | cache_fragmentation | what the allocator keeps above the peak; an interval | fitted |
@@ -35,7 +51,26 @@ config.json alone. This page says where the figures come from and how far they h
 
 The first six are allocated by torch and add up in each phase: load, reference, forward, backward, step, eval and
 save. The last two lie between torch's peak and what NVML shows, and are in no phase; in `components` stand their
-upper ends. `parts` in the JSON has each part by phase.
+upper ends. `parts` in the JSON has each part by phase. `host_ram_bytes` is of one host: each rank's process, the
+largest tensor on its way, and what is offloaded; `disk_bytes` are the checkpoints, the adapter and the events.
+
+## Held against a run
+The keeper publishes plan, measurement and difference of each rank while it runs ([protocol](protocol.md), `budget`),
+the monitor draws the plan's mark over each rank's bar, and an alert `vram_over_plan` names what exceeds it.
+Weights, adapters, gradients and optimizer states are the storage bytes of the real tensors, activations peak
+allocated minus resident, cache and fragmentation reserved minus allocated, context and communication NVML's bytes
+of the rank's process minus reserved. Like is held against like: a peak of the load phase against the load phase's plan.
+
+## Checked without a GPU
+| what | how | bound |
+|---|---|---|
+| weights, adapters, gradients, optimizer states | real ranks under ZeRO-3 and FSDP2 on a CPU, with padding, persistent parameters and float32 masters (`tests/trainer/distributed/test_plan.py`) | 1 % |
+| peaks of reference, forward, backward and step | PyTorch's MemTracker in fake mode over our own trainer's step with NF4, eight shapes (`tests/trainer/test_planned_activations.py`) | 5 % |
+| what is quantised and adapted of a mixture | the trainer's own model (`tests/trainer/test_planned_experts.py`) | exact |
+
+Fake tensors are on a fake CPU with CUDA's behaviour put in place, since a torch without CUDA cannot run autograd on
+fake CUDA tensors. What a kernel allocates inside itself is invisible to the tracker and not counted.
+`python benchmarks/plan_accuracy.py` makes the same comparison with runs on whatever NVIDIA GPUs are there.
 
 ## When it is calibrated
 `calibrated` is true for adapters on packed single sequences, with checkpointing, on one A100 or under FSDP1 on
@@ -75,7 +110,10 @@ TAIL = """
   32 layers; which part of FSDP keeps it is not known, so the layers of a larger model may keep more or less.
 - Mistral-7B's layer keeps 1.5 rows more than Llama-3-8B's with the later kernels and the same shapes: as many as
   queries, keys and values together. The shipped figure lies between them.
-- No measurement is of a model above 8B, of experts, or of two rows a sample. Experts are counted by their source.
+- No measurement is of a model above 8B, of experts, or of two rows a sample. Experts' activations are counted as one
+  MLP of the width that a token goes through.
+- FSDP2 with offloading is planned by its source alone: torch pins that memory, which needs a GPU.
+- Of 8-bit optimizers, only what stands is counted, and nothing of their update.
 - Kernels of the two reference files differ; a row of another origin is planned with the later ones.
 """
 

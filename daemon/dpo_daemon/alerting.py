@@ -34,7 +34,7 @@ class Alerting:
         """Write down what is new or graver, also to an earlier keeper, and stop the run where the profile says so."""
         for event in model.recorded_alerts:
             self._know(event)
-        for alert in model.diagnosis.alerts():
+        for alert in model.judged_alerts():
             if not self._know(alert):
                 continue
             log.warning("alert %s: %s", alert.code, alert.message)

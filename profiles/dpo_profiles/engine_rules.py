@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
-from dpo_profiles.engine_files import EngineFile
+from dpo_profiles.engine_files import FALSE_WORDS, TRUE_WORDS, EngineFile, offloads_optimizer
 from dpo_profiles.schema import Profile
 from dpo_profiles.text import show
 
 ACCELERATE_PRECISION = {"bf16": "bfloat16", "fp16": "float16", "no": "none"}
 """`mixed_precision` is what is cast around the model, not the model's own type: under `no` a bfloat16 base
 computes in bfloat16 and a float32 adapter in float32, so it says nothing about model.compute_dtype."""
+
+RESHARD_KEY = "fsdp_config.fsdp_reshard_after_forward"
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ def deepspeed_contradictions(profile: Profile, file: EngineFile) -> str | None:
         Pair("optimizer.params.eps", "optimizer.epsilon", optimizer.epsilon),
         Pair("optimizer.params.betas", "optimizer.beta1 and beta2", [optimizer.beta1, optimizer.beta2]),
     ]
-    return _first(pairs, file) or _deepspeed_dtype(profile, file)
+    return _first(pairs, file) or _deepspeed_dtype(profile, file) or _host_optimizer(profile, file)
 
 
 def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
@@ -62,6 +64,11 @@ def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
     if (file.get("fsdp_config.fsdp_version") or 1) != version:
         said = file.get("fsdp_config.fsdp_version") or "none, which is 1,"
         return f"{file.path.name} has fsdp_version {said} but engine.backend is {engine.backend}; make them agree"
+    said = file.get(RESHARD_KEY)
+    if version == 2 and said is not None and str(said).lower() not in (*TRUE_WORDS, *FALSE_WORDS):
+        return (
+            f"{file.path.name} has {RESHARD_KEY} {show(said)}, which FSDP2 does not take; write true or false"
+        )
     pairs = [
         Pair("distributed_type", f"the type that engine.backend {engine.backend} takes", "FSDP"),
         Pair("num_processes", "engine.nodes x gpus_per_node", engine.world_size),
@@ -72,7 +79,7 @@ def accelerate_contradictions(profile: Profile, file: EngineFile) -> str | None:
             profile.train.gradient_accumulation_steps,
         ),
     ]
-    return _first(pairs, file) or _accelerate_dtype(profile, file)
+    return _first(pairs, file) or _accelerate_dtype(profile, file) or _host_optimizer(profile, file)
 
 
 def _first(pairs: list[Pair], file: EngineFile) -> str | None:
@@ -85,6 +92,21 @@ def _first(pairs: list[Pair], file: EngineFile) -> str | None:
 
 def _both(file: EngineFile, key: str, said: object, field: str, value: object) -> str:
     return f"{file.path.name} has {key} {show(said)} but {field} is {show(value)}; make them agree"
+
+
+def _host_optimizer(profile: Profile, file: EngineFile) -> str | None:
+    """Optimizers of bitsandbytes need a GPU.
+
+    For one that is offloaded accelerate takes DeepSpeed's Adam in its place unless told not to, and with Adam's decay
+    instead of AdamW's (accelerate/utils/deepspeed.py, `map_pytorch_optim_to_deepspeed`).
+    """
+    name = profile.optimizer.name
+    if name == "adamw_torch" or not offloads_optimizer(file):
+        return None
+    key = "zero_optimization.offload_optimizer.device"
+    if file.get(key) is None:
+        key = "fsdp_config.fsdp_offload_params"
+    return _both(file, key, file.get(key), "optimizer.name", name)
 
 
 def _deepspeed_dtype(profile: Profile, file: EngineFile) -> str | None:

@@ -8,22 +8,15 @@ Ranges that a single field can express stand here; rules that join two fields st
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta
+from dpo_profiles.health import Health
+from dpo_profiles.section import Section
+from dpo_profiles.section import meta as _meta
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Backend = Literal["single", "ddp", "deepspeed-zero3", "fsdp", "fsdp2"]
 AlertAction = Literal["ignore", "warn", "stop"]
-
-
-def _meta(unit: str, description: str, **limits: Any) -> Meta:
-    return Meta(description=description, extra={"unit": unit}, **limits)
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every table: immutable, and an unknown key is an error."""
 
 
 class Model(Section, frozen=True, kw_only=True):
@@ -220,7 +213,7 @@ class Hardware(Section, frozen=True, kw_only=True):
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """What an alert does."""
+    """What an alert does: ignore writes nothing down, warn does, stop ends the run with a checkpoint besides."""
 
     nonfinite: Annotated[AlertAction, _meta("action", "On a loss or gradient that is NaN or infinite")] = (
         "warn"
@@ -229,6 +222,34 @@ class Alerts(Section, frozen=True, kw_only=True):
         AlertAction, _meta("action", "On a reference that is not the starting policy")
     ] = "stop"
     adapter_frozen: Annotated[AlertAction, _meta("action", "On an adapter that does not change")] = "stop"
+    empty_completions: Annotated[
+        AlertAction, _meta("action", "On completions of which no token reaches the loss")
+    ] = "warn"
+    labels_swapped: Annotated[AlertAction, _meta("action", "On accuracies that stay below one half")] = "warn"
+    base_corrupted: Annotated[AlertAction, _meta("action", "On a loss far above what the loss starts at")] = (
+        "warn"
+    )
+    bf16_rounding: Annotated[
+        AlertAction, _meta("action", "On log-probs whose rounding hides the margins")
+    ] = "warn"
+    loss_not_falling: Annotated[AlertAction, _meta("action", "On a loss that stays where it began")] = "warn"
+    loss_spike: Annotated[AlertAction, _meta("action", "On a loss that jumps and stays")] = "warn"
+    grad_vanishing: Annotated[AlertAction, _meta("action", "On gradients that are next to nothing")] = "warn"
+    grad_exploding: Annotated[AlertAction, _meta("action", "On gradients that grow without end")] = "warn"
+    accuracy_low: Annotated[AlertAction, _meta("action", "On accuracies that stay at one half")] = "warn"
+    margin_small: Annotated[AlertAction, _meta("action", "On margins that do not grow")] = "warn"
+    likelihood_displacement: Annotated[
+        AlertAction, _meta("action", "On chosen answers that lose their likelihood")
+    ] = "warn"
+    over_optimisation: Annotated[AlertAction, _meta("action", "On margins that grow beyond reason")] = "warn"
+    overfitting: Annotated[
+        AlertAction, _meta("action", "On an evaluation that grows worse while training improves")
+    ] = "warn"
+    length_bias: Annotated[AlertAction, _meta("action", "On margins that follow the length of answers")] = (
+        "warn"
+    )
+    lr_zero: Annotated[AlertAction, _meta("action", "On a learning rate that is 0 for long")] = "warn"
+    stalled: Annotated[AlertAction, _meta("action", "On a loss that stopped falling early")] = "warn"
 
 
 class Cost(Section, frozen=True, kw_only=True):
@@ -258,4 +279,5 @@ class Profile(Section, frozen=True, kw_only=True):
     engine: Engine = Engine()
     hardware: Hardware = Hardware()
     alerts: Alerts = Alerts()
+    health: Health = Health()
     cost: Cost = Cost()

@@ -169,7 +169,7 @@ def test_the_layers_of_an_unknown_model_are_not_guessed() -> None:
 def test_a_plan_that_does_not_fit_is_a_finding_with_the_plans_own_mend() -> None:
     text = only(findings("zero3", "hardware.capacity_bytes=16000000000"), "plan")
     assert text.startswith("the plan does not fit NVIDIA H100 80GB HBM3 of 14.9 GiB: ")
-    assert "6.8 GiB a GPU too much" in text
+    assert "6.4 GiB a GPU too much" in text
 
 
 def test_fsdp1_is_planned_and_not_started() -> None:

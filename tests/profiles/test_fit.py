@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -7,8 +9,9 @@ from dpo_profiles.errors import ProfileError
 from dpo_profiles.load import load_profile, shipped_names
 from dpo_profiles.plan import make_plan
 from dpo_profiles.plan.explain import planned_workload
-from dpo_profiles.plan.fit import SHOWN, Fit, Searcher, reserve_bytes, search
+from dpo_profiles.plan.fit import KEEP_STEP, ON_GPU_STEP, SHOWN, Fit, Searcher, reserve_bytes, search
 from dpo_profiles.plan.fit_cost import cost_of
+from dpo_profiles.plan.fit_engines import FSDP2_KEEP, FSDP2_OFFLOAD, ZERO3, ZERO3_OFFLOAD
 from dpo_profiles.plan.fit_mends import mends
 from dpo_profiles.plan.gpus import CARDS, find_card
 from dpo_profiles.plan.workload import Workload
@@ -35,11 +38,15 @@ def test_a_choice_has_the_headroom_that_its_own_plan_has() -> None:
         assert make_plan(ranked.profile).per_gpu[0].headroom_bytes == ranked.choice.headroom_bytes
 
 
-def test_the_options_of_a_choice_make_its_profile() -> None:
-    for ranked in fit_of("fsdp2", "engine.accelerate_file=").best:
+@pytest.mark.parametrize("name", ["zero3", "fsdp2", "multinode"])
+@pytest.mark.parametrize("card", ["T4", "A100 40GB", "B200"])
+def test_the_options_of_a_choice_make_its_profile(name: str, card: str) -> None:
+    hardware = find_card(card).hardware
+    own = [f"hardware.gpu={hardware.gpu}", f"hardware.capacity_bytes={hardware.capacity_bytes}"]
+    for ranked in fit_of(name, *own).best:
         sets = [f"{path}={msgspec.json.encode(value).decode()}" for path, value in ranked.choice.set.items()]
-        if not ranked.engine_file:
-            assert load_profile("fsdp2", ["engine.accelerate_file=", *sets]) == ranked.profile
+        assert ranked.contradiction == ""
+        assert load_profile(name, [*own, *sets]) == ranked.profile
 
 
 def test_choices_fit_with_their_reserve_and_come_cheapest_first() -> None:
@@ -69,7 +76,7 @@ def test_the_next_step_up_is_told_by_what_it_leaves_of_the_reserve() -> None:
     train = msgspec.structs.replace(ranked.profile.train, micro_batch_pairs=larger)
     plan = make_plan(msgspec.structs.replace(ranked.profile, train=train))
     left = plan.per_gpu[0].headroom_bytes - fit.reserve_bytes
-    assert ranked.steps_up[f"micro_batch_pairs {larger}"] == left
+    assert ranked.choice.steps_up[f"micro_batch_pairs {larger}"] == left
 
 
 def test_one_gpu_is_searched_under_single_and_more_under_engines_that_shard() -> None:
@@ -80,14 +87,93 @@ def test_one_gpu_is_searched_under_single_and_more_under_engines_that_shard() ->
             assert engine.world_size <= load_profile(name).engine.world_size
 
 
-def test_a_file_that_says_otherwise_is_named() -> None:
-    fit = fit_of("zero3")
-    assert fit.best[0].engine_file.startswith("zero3.deepspeed.json has gradient_accumulation_steps 16 ")
-    assert all(not ranked.engine_file for ranked in fit.best if not ranked.choice.set)
+def test_a_file_of_the_users_that_says_otherwise_is_named_and_kept(tmp_path: Path) -> None:
+    own = Path(load_profile("zero3").engine.deepspeed_file)
+    mine = tmp_path / "mine.json"
+    mine.write_bytes(own.read_bytes())
+    fit = fit_of("zero3", f"engine.deepspeed_file={mine}")
+    best = next(ranked for ranked in fit.best if ranked.choice.engine_file == str(mine))
+    assert best.contradiction.startswith("mine.json has gradient_accumulation_steps 16 ")
+    assert all(not ranked.contradiction for ranked in fit.best if not ranked.choice.set)
+
+
+def test_a_shipped_file_gives_way_to_one_that_leaves_its_figures_open() -> None:
+    files = {r.choice.engine_file for r in fit_of("zero3").best if "train.micro_batch_pairs" in r.choice.set}
+    assert ZERO3 in files
+    assert load_profile("zero3").engine.deepspeed_file not in files
+
+
+def on(card: str) -> str:
+    return f"hardware.capacity_bytes={find_card(card).capacity_bytes}"
+
+
+def test_a_72b_that_does_not_fit_small_cards_is_offloaded_by_a_file_that_the_choice_names() -> None:
+    fit = fit_of("zero3", on("T4"))
+    assert fit.fits
+    assert {ranked.choice.engine_file for ranked in fit.best} == {ZERO3_OFFLOAD, FSDP2_OFFLOAD}
+    for ranked in fit.best:
+        choice = ranked.choice
+        assert choice.offload == ("parameters", "optimizer")
+        assert choice.engine_file in choice.set.values()
+        assert choice.steps_up[ON_GPU_STEP] < 0
+        assert choice.why.startswith("parameters and optimizer in host memory: on the GPU ")
+        assert choice.why.endswith(" GiB too much")
+        assert choice.host_ram_bytes == make_plan(ranked.profile).host_ram_bytes
+
+
+def test_what_fits_on_the_gpus_is_not_offloaded() -> None:
+    for ranked in fit_of("zero3").best:
+        assert ranked.choice.offload == ()
+
+
+def test_a_profile_that_offloads_without_need_is_shown_the_same_on_the_gpus_first() -> None:
+    best = fit_of("zero3", f"engine.deepspeed_file={ZERO3_OFFLOAD}").best[0].choice
+    assert (best.offload, best.engine_file) == ((), ZERO3)
+    assert best.cost < 1
+
+
+def test_with_room_keeping_layers_gathered_comes_before_giving_them_back() -> None:
+    fit = fit_of("fsdp2", on("B200"))
+    kept = next(r for r in fit.best if not r.choice.reshard_after_forward)
+    usual = [
+        r.choice.cost
+        for r in fit.best
+        if r.choice.reshard_after_forward
+        and r.profile.train == kept.profile.train
+        and r.profile.engine.backend == "fsdp2"
+    ]
+    assert kept.choice.engine_file == kept.choice.set["engine.accelerate_file"] == FSDP2_KEEP
+    assert kept.choice.cost < min(usual, default=1.0)
+    assert "one gather a micro-batch instead of three" in kept.choice.why
+
+
+def test_a_choice_that_gives_layers_back_says_what_keeping_them_would_leave() -> None:
+    fit = fit_of("fsdp2")
+    ranked = next(
+        r for r in fit.best if r.choice.reshard_after_forward and r.profile.engine.backend == "fsdp2"
+    )
+    engine = msgspec.structs.replace(ranked.profile.engine, accelerate_file=FSDP2_KEEP)
+    kept = make_plan(msgspec.structs.replace(ranked.profile, engine=engine)).per_gpu[0]
+    assert ranked.choice.steps_up[KEEP_STEP] == kept.headroom_bytes - fit.reserve_bytes
+    assert "kept gathered, " in ranked.choice.why
+
+
+def test_optimizers_that_need_a_gpu_are_not_offloaded() -> None:
+    fit = fit_of("zero3", on("T4"), "optimizer.name=adamw_8bit")
+    assert all(ranked.choice.offload == () for ranked in fit.best)
+    sets = [ranked.choice.set for ranked in fit.best]
+    assert all(one not in sets[:place] for place, one in enumerate(sets))
+
+
+@pytest.mark.parametrize("capacity", [80 * 10**9, 800 * 10**9])
+def test_a_model_whose_layers_are_not_known_is_neither_offloaded_nor_kept_gathered(capacity: int) -> None:
+    fit = fit_of("full-70b", f"hardware.capacity_bytes={capacity}")
+    assert {(r.choice.offload, r.choice.reshard_after_forward) for r in fit.best} == {((), True)}
 
 
 def test_where_nothing_fits_the_nearest_come_first_and_the_mend_fits() -> None:
-    profile = load_profile("zero3", ["hardware.capacity_bytes=16000000000"])
+    # An optimizer that needs a GPU: nothing can be offloaded.
+    profile = load_profile("zero3", ["hardware.capacity_bytes=16000000000", "optimizer.name=adamw_8bit"])
     searcher = Searcher(profile, "10%")
     fit = search(searcher)
     assert not fit.fits
@@ -124,6 +210,17 @@ def test_recomputing_and_gathering_for_fewer_tokens_cost_more() -> None:
     alone = workload(sharding=one, zero3=None)
     four_passes = 2 * (alone.model.linear_weights + 152_064 * 8192) * 4
     assert cost_of(alone) == four_passes
+
+
+def test_one_gather_costs_less_than_three_and_bytes_from_the_host_cost_most() -> None:
+    job = workload()
+    kept = msgspec.structs.replace(job.sharding, reshards=False)
+    others = 7 / 8 * (job.model.parameters - job.model.linear_weights) * 2
+    assert cost_of(workload(sharding=kept)) < cost_of(job) < cost_of(workload(offload="cpu-params"))
+    assert cost_of(workload(offload="cpu-params")) < cost_of(workload(offload="cpu-all"))
+    shared = cost_of(job) - cost_of(workload(sharding=kept))
+    bytes_of_two_gathers = 2 * (7 / 8 * job.model.linear_weights / 2 + others)
+    assert shared == pytest.approx(2_000 * bytes_of_two_gathers / job.tokens / 8, rel=1e-6)
 
 
 @pytest.mark.parametrize(

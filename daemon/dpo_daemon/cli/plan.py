@@ -11,13 +11,12 @@ import msgspec
 from dpo_daemon.cli.options import json_option, print_json, run_argument, runs_dir_option, set_option
 from dpo_daemon.plans.cards import with_card
 from dpo_daemon.plans.draw import print_plan
-from dpo_daemon.plans.explained import print_explained
-from dpo_daemon.plans.fitting import print_fit
 from dpo_profiles.load import load_profile
-from dpo_profiles.plan.explain import explain
-from dpo_profiles.plan.fit import DEFAULT_RESERVE, Searcher, search
-from dpo_profiles.plan.fit_mends import mends
 from dpo_profiles.plan.make import make_plan
+from dpo_profiles.plan.report import Plan
+from dpo_profiles.schema import Profile
+
+DEFAULT_RESERVE = "10%"
 
 
 @click.command("plan")
@@ -80,25 +79,45 @@ def command(
     answer: dict[str, Any] = msgspec.structs.asdict(plan) | {"advice": [*notes, *plan.advice]}
     fine = plan.fits
     if wants_fit:
-        searcher = Searcher(profile, reserve or DEFAULT_RESERVE)
-        fit = search(searcher)
-        fine = fit.fits
-        answer["fit"] = [ranked.choice for ranked in fit.best]
-    if component is not None:
-        answer["explain"] = explain(profile, plan, component)
+        fine = _fit(profile, plan, answer, reserve or DEFAULT_RESERVE, notes, as_json=as_json)
+    elif component is not None:
+        _explain(profile, plan, answer, component, as_json=as_json)
+    elif not as_json:
+        print_plan(plan, notes)
     if as_json:
         print_json(answer)
-    elif component is not None:
-        print_explained(plan, component, answer["explain"])
-    elif wants_fit:
-        print_fit(plan, fit, [] if fit.fits else mends(searcher, fit), notes)
-    else:
-        print_plan(plan, notes)
     click.get_current_context().exit(0 if fine else 1)
 
 
+# What a plan alone has no use for is imported where it is asked for: a plan has to answer at once.
+
+
+def _fit(
+    profile: Profile, plan: Plan, answer: dict[str, Any], reserve: str, notes: list[str], *, as_json: bool
+) -> bool:
+    """Search, and print unless the answer will be JSON; whether any setting fits."""
+    from dpo_daemon.plans.fitting import print_fit
+    from dpo_profiles.plan.fit import Searcher, search
+    from dpo_profiles.plan.fit_mends import mends
+
+    searcher = Searcher(profile, reserve)
+    fit = search(searcher)
+    answer["fit"] = [ranked.choice for ranked in fit.best]
+    if not as_json:
+        print_fit(plan, fit, [] if fit.fits else mends(searcher, fit), notes)
+    return fit.fits
+
+
+def _explain(profile: Profile, plan: Plan, answer: dict[str, Any], component: str, *, as_json: bool) -> None:
+    from dpo_daemon.plans.explained import print_explained
+    from dpo_profiles.plan.explain import explain
+
+    answer["explain"] = explain(profile, plan, component)
+    if not as_json:
+        print_explained(plan, component, answer["explain"])
+
+
 def _compare(run_text: str, runs_dir: Path | None, as_json: bool) -> None:
-    # The events' schema is of no use to a plan alone, which has to answer at once.
     from dpo_daemon.plans.compare import compare, print_comparison
     from dpo_telemetry.rundir.find import find_run, runs_directory
 

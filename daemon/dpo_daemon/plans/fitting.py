@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dpo_daemon.plans.draw import say
-from dpo_profiles.plan.fit import Fit, Ranked
+from dpo_profiles.plan.fit import Choice, Fit, Ranked, left_of
 from dpo_profiles.plan.fit_cost import STATED
 from dpo_profiles.plan.report import Plan
 from dpo_telemetry.figures import size
@@ -53,23 +53,32 @@ def _print_ranked(console: Console, number: int, ranked: Ranked, fit: Fit) -> No
     count = f"{engine.world_size} GPU{'s' if engine.world_size > 1 else ''}"
     checkpointing = "checkpointing" if train.gradient_checkpointing else "no checkpointing"
     headroom = choice.headroom_bytes
-    room = f"headroom {headroom / GIB:.1f} GiB" if choice.fits else _left(headroom - fit.reserve_bytes)
-    mark = " *" if ranked.engine_file else ""
+    room = f"headroom {headroom / GIB:.1f} GiB" if choice.fits else left_of(headroom - fit.reserve_bytes)
+    mark = " *" if ranked.contradiction else ""
     say(
         console,
         f"{number:>2}. cost {choice.cost:.2f}  {room}  {count} {engine.backend}, "
         f"{train.micro_batch_pairs} x {train.gradient_accumulation_steps} pairs, "
-        f"{profile.data.max_length_tokens} tokens, {checkpointing}{mark}",
+        f"{profile.data.max_length_tokens} tokens, {checkpointing}{_sharding(choice)}{mark}",
         hang="    ",
     )
+    if choice.why:
+        host = f"; host memory {size(choice.host_ram_bytes)}" if choice.offload else ""
+        say(console, f"    {choice.why}{host}", hang="      ")
     if choice.fits:
-        steps = "; ".join(f"{name}: {_left(spare)}" for name, spare in ranked.steps_up.items())
+        steps = "; ".join(f"{name}: {left_of(spare)}" for name, spare in choice.steps_up.items())
         say(console, f"    next step up: {steps}", hang="      ")
     if choice.set:
         # Not wrapped, so that it can be copied.
         console.print(Text(f"    {options(choice.set)}"), soft_wrap=True)
     else:
         say(console, "    the profile's own settings")
+
+
+def _sharding(choice: Choice) -> str:
+    """What the engine file does beside the usual."""
+    kept = "" if choice.reshard_after_forward else ", layers kept gathered"
+    return kept + (", offload" if choice.offload else "")
 
 
 def options(settings: dict[str, object]) -> str:
@@ -81,18 +90,15 @@ def options(settings: dict[str, object]) -> str:
     )  # fmt: skip
 
 
-def _left(spare: int) -> str:
-    """Bytes above the reserve, or below it."""
-    return f"{spare / GIB:.1f} GiB above the reserve" if spare >= 0 else f"{-spare / GIB:.1f} GiB too much"
-
-
 def _notes(fit: Fit) -> list[str]:
     notes = [f"each update keeps its {fit.batch_pairs} pairs: accumulation follows micro-batch and GPUs"]
     if fit.left_out:
         notes[0] += f"; {fit.left_out} settings were left out, since no accumulation does that for them"
-    contradicted = sorted({ranked.engine_file.partition(" ")[0] for ranked in fit.best if ranked.engine_file})
+    contradicted = sorted(
+        {ranked.contradiction.partition(" ")[0] for ranked in fit.best if ranked.contradiction}
+    )
     if contradicted:
-        first = next(ranked.engine_file for ranked in fit.best if ranked.engine_file)
+        first = next(ranked.contradiction for ranked in fit.best if ranked.contradiction)
         notes.append(
             f'* {", ".join(contradicted)} has figures of its own: write these settings, or "auto", into a copy of '
             f"it ({first.partition('; ')[0]})"

@@ -17,6 +17,8 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True):
     """Decoder layers that have it."""
     copies: int = 1
     """In each of these layers: the experts of a mixture."""
+    plain: bool = False
+    """Whether it is held as a parameter and not as a layer, so that nothing quantises or adapts it."""
 
     @property
     def weights(self) -> int:
@@ -56,7 +58,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     heads: int
     layers: int
     linears: tuple[Linear, ...]
-    """All of them are quantised, the embeddings and the head are not."""
+    """All of them are quantised but those that are plain; the embeddings and the head are not."""
     vectors: tuple[Vectors, ...]
     tied: bool
     """Whether the head is the embedding matrix."""
@@ -95,7 +97,31 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     def targets(self, name: str) -> tuple[Linear, ...]:
         """The linear layers that one `target_modules` entry means; empty where the model has none."""
-        return tuple(linear for linear in self.linears if linear.is_target(name))
+        return tuple(linear for linear in self.layered if linear.is_target(name))
+
+    @property
+    def layered(self) -> tuple[Linear, ...]:
+        """Linear layers that are layers of their own."""
+        return tuple(linear for linear in self.linears if not linear.plain)
+
+    @property
+    def plain(self) -> tuple[Linear, ...]:
+        """Those that are held as parameters."""
+        return tuple(linear for linear in self.linears if linear.plain)
+
+
+def with_fused_experts(model: Architecture) -> Architecture:
+    """The model as transformers 5 makes it: all experts of a layer in one parameter, and routers as parameters too.
+
+    Source: transformers 5.23, models/mixtral/modeling_mixtral.py (`MixtralExperts`, `MixtralTopKRouter`) and the
+    Qwen mixtures'. bitsandbytes and PEFT replace `nn.Linear` alone.
+    """
+    routers = ("block_sparse_moe.gate", "mlp.gate")
+    linears = (
+        msgspec.structs.replace(linear, plain=linear.copies > 1 or linear.name in routers)
+        for linear in model.linears
+    )
+    return msgspec.structs.replace(model, linears=tuple(linears))
 
 
 def round_architecture(name: str, parameters: int) -> Architecture:

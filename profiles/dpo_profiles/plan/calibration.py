@@ -11,9 +11,11 @@ from typing import Literal
 
 import msgspec
 
-Kernels = Literal["plain", "fused_early", "fused_later", "fused_head"]
-"""Who computes norms, rotary positions and the loss: torch's own operators; fused operators and a fused
-cross-entropy (fms-acceleration's, of 2024's two reference files); or those with the head fused into the loss."""
+Kernels = Literal["plain", "fused_early", "fused_later", "fused_head", "torch"]
+"""Who computes norms, rotary positions and the loss: torch's own operators, with whole logits; fused operators and
+a fused cross-entropy (fms-acceleration's, of 2024's two reference files); those with the head fused into the loss;
+or, in our trainer, torch's operators with TRL's fused head. The last is counted tensor by tensor (passes.py), so it
+has no figures here."""
 
 
 class KernelFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from dpo_profiles.plan.sharding import Parameter
 from dpo_profiles.plan.standing import BLOCK_8BIT, SMALLEST_8BIT_ELEMENTS
 from dpo_profiles.plan.tensors import (
     linear_parameters,
+    plain_parameters,
     trainable_parameters,
     trained_parameters,
     unquantized_parameters,
@@ -136,8 +137,12 @@ def _elements(parameters: list[Parameter]) -> int:
     return sum(parameter.elements * parameter.count for parameter in parameters)
 
 
+def _quantized_weights(workload: Workload) -> int:
+    return sum(linear.weights * linear.count for linear in workload.model.layered)
+
+
 def _codes(workload: Workload, phase: str) -> Formula:
-    weights = workload.model.linear_weights
+    weights = _quantized_weights(workload)
     return Formula(
         text=f"weights of linear layers {n(weights)} / codes in a byte 2{_ranks(workload)}",
         source="bitsandbytes packs two NF4 codes in a byte (functional.py, quantize_4bit); shards are padded",
@@ -155,9 +160,9 @@ def _linears(workload: Workload, phase: str) -> Formula:
 def _absmax(workload: Workload, phase: str) -> Formula:
     model, nested = workload.model, workload.double_quantization
     each = f"(1 + 4 / {NESTED_BLOCK_SCALES})" if nested else "bytes 4"
-    count = sum(linear.count for linear in model.linears)
+    count = sum(linear.count for linear in model.layered)
     return Formula(
-        text=f"weights of linear layers {n(model.linear_weights)} / block {BLOCK_WEIGHTS} x {each} "
+        text=f"weights of linear layers {n(_quantized_weights(workload))} / block {BLOCK_WEIGHTS} x {each} "
         f"+ layers {n(count)} x tables {n(state_bytes(0, nested))}",
         source="one scale for each block of 64 weights (quantize_blockwise); it is no parameter, "
         "so every rank has all of it",
@@ -167,12 +172,15 @@ def _absmax(workload: Workload, phase: str) -> Formula:
 def _unquantized(workload: Workload, phase: str) -> Formula:
     model = workload.model
     matrices = model.embedding_matrices * model.vocab_size * model.hidden_size
-    rest = _elements(unquantized_parameters(workload)) - matrices
+    plain = _elements(plain_parameters(workload)) if workload.quantized else 0
+    rest = _elements(unquantized_parameters(workload)) - matrices - plain
+    experts = f" + experts and routers {n(plain)}" if plain else ""
     return Formula(
         text=f"(embedding and head {model.embedding_matrices} x vocab_size {n(model.vocab_size)} "
-        f"x hidden_size {n(model.hidden_size)} + norms and biases {n(rest)}) "
+        f"x hidden_size {n(model.hidden_size)} + norms and biases {n(rest)}{experts}) "
         f"x bytes {workload.compute_bytes}{_ranks(workload)}",
-        source="embeddings, head, norms and biases are not quantised (transformers leaves the head out)",
+        source="embeddings, head, norms and biases are not quantised (transformers leaves the head out)"
+        + (", nor are experts, which are one parameter a layer (transformers 5)" if plain else ""),
     )
 
 
@@ -184,12 +192,18 @@ def _persistent(workload: Workload, phase: str) -> Formula:
 
     linears, rest = small(linear_parameters(workload)), small(unquantized_parameters(workload))
     stored = workload.storage_bytes if workload.quantized else workload.compute_bytes
-    return Formula(
-        text=f"elements of small linear layers {n(linears)} x bytes {stored} "
-        f"+ of small embeddings, norms and biases {n(rest)} x bytes {workload.compute_bytes}",
-        source=f"ZeRO-3 keeps parameters of up to {n(limit)} stored elements whole on each rank, besides their "
-        "shard (stage3_param_persistence_threshold)",
+    text = (
+        f"elements of small linear layers {n(linears)} x bytes {stored} "
+        f"+ of small embeddings, norms and biases {n(rest)} x bytes {workload.compute_bytes}"
     )
+    source = (
+        f"ZeRO-3 keeps parameters of up to {n(limit)} stored elements whole on each rank, besides their "
+        "shard (stage3_param_persistence_threshold)"
+    )
+    if workload.offloads_parameters and not workload.full:
+        text = f"({text}) x (1 + 1 / ranks {n(workload.world_size)})"
+        source += ", which is not offloaded either (partition_parameters.py, ds_persist)"
+    return Formula(text=text, source=source)
 
 
 def _reference(workload: Workload, phase: str) -> Formula:
@@ -209,6 +223,13 @@ def _adapters(workload: Workload, phase: str) -> Formula:
             source="adapters are made whole and sharded later; policy and reference have one each",
         )
     persistent = _small_adapters(workload) if workload.zero3 else 0
+    if workload.offloads_parameters:
+        return Formula(
+            text=f"parameters kept whole {n(persistent)} x (adapters {copies} + shards of the reference "
+            f"{copies - 1} / ranks {n(workload.world_size)}) x bytes {workload.adapter_bytes}",
+            source="the policy's shards are in the host's memory; ZeRO-3 keeps small parameters whole, and their "
+            "shards too where nothing trains them (partition_parameters.py, ds_persist)",
+        )
     kept = f" + parameters kept whole {n(persistent)}" if persistent else ""
     return Formula(
         text=f"adapters {copies} x (trainable parameters {n(trainable)}{_ranks(workload, True)}{kept}) "

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 from dpo_profiles.plan import calibration as fitted
 from dpo_profiles.plan import transient
+from dpo_profiles.plan.explain_passes import played_part
 from dpo_profiles.plan.formula import Formula, n
+from dpo_profiles.plan.ledger import CHECKPOINTS, LAYER, LOGITS
+from dpo_profiles.plan.passes import HEAD_TILE_TOKENS, HEAD_TILE_VOCABULARY
 from dpo_profiles.plan.standing import standing
-from dpo_profiles.plan.tensors import linear_parameters, trainable_parameters
+from dpo_profiles.plan.tensors import largest_weight, linear_parameters, trainable_parameters
 from dpo_profiles.plan.workload import Workload
 
 NO_GRADIENT = ("reference", "eval")
@@ -18,6 +21,13 @@ NO_GRADIENT = ("reference", "eval")
 def tokens_of(workload: Workload, phase: str) -> int:
     """Tokens of one forward pass."""
     return workload.eval_tokens if phase == "eval" else workload.tokens
+
+
+def at_head(workload: Workload, phase: str) -> bool:
+    """Whether a pass takes the most in its head, and not in a layer."""
+    if workload.kernels == "torch":
+        return transient.played(workload, phase, tokens_of(workload, phase)).at_head
+    return phase == "forward"
 
 
 def _tokens(workload: Workload, phase: str) -> str:
@@ -63,11 +73,13 @@ def _scores(workload: Workload, phase: str) -> str:
 
 def _weight(workload: Workload) -> str:
     """The largest weight in the arithmetic's type, where the base is quantised."""
-    largest = max(linear.weights for linear in workload.model.linears)
+    largest = max(linear.weights for linear in workload.model.layered)
     return f" + largest weight {n(largest)} x bytes {workload.compute_bytes}" if workload.quantized else ""
 
 
 def _checkpoints(workload: Workload, phase: str) -> Formula:
+    if workload.kernels == "torch":
+        return played_part(workload, phase, tokens_of(workload, phase), CHECKPOINTS)
     model, tokens = workload.model, _tokens(workload, phase)
     if workload.checkpointing:
         return Formula(
@@ -83,6 +95,8 @@ def _checkpoints(workload: Workload, phase: str) -> Formula:
 
 
 def _layer(workload: Workload, phase: str) -> Formula:
+    if workload.kernels == "torch":
+        return played_part(workload, phase, tokens_of(workload, phase), LAYER)
     if phase == "forward":
         return _layer_at_the_loss(workload, phase)
     if phase in NO_GRADIENT:
@@ -124,13 +138,15 @@ def _layer_without_gradient(workload: Workload, phase: str) -> Formula:
 
 
 def _logits(workload: Workload, phase: str) -> Formula:
+    if workload.kernels == "torch":
+        return played_part(workload, phase, tokens_of(workload, phase), LOGITS)
     each, vocabulary = fitted.KERNELS[workload.kernels].logit_bytes, n(workload.model.vocab_size)
     tokens = _tokens(workload, phase)
     if each:
         return Formula(f"bytes {n(each)} x {tokens} x vocab_size {vocabulary}", "fitted (calibration.py)")
     return Formula(
-        f"bytes {transient.HEAD_TILE_BYTES} x min({tokens}, tile {n(transient.HEAD_TILE_TOKENS)}) "
-        f"x min(vocab_size {vocabulary}, tile {n(transient.HEAD_TILE_VOCABULARY)})",
+        f"bytes {transient.HEAD_TILE_BYTES} x min({tokens}, tile {n(HEAD_TILE_TOKENS)}) "
+        f"x min(vocab_size {vocabulary}, tile {n(HEAD_TILE_VOCABULARY)})",
         "TRL's fused head computes logits tile by tile (_CHUNKED_LOGPROB_CHUNK_SIZE): the product and its "
         "float32 copy",
     )
@@ -147,29 +163,56 @@ def _head(workload: Workload) -> str:
     return f"vocab_size {n(model.vocab_size)} x hidden_size {n(model.hidden_size)} x bytes {workload.compute_bytes}"
 
 
+def _kept_gathered(workload: Workload) -> str:
+    """The base and the adapters in it, whole."""
+    model, copies = workload.model, workload.adapter_copies
+    stored = sum(parameter.total_bytes for parameter in linear_parameters(workload))
+    base = (
+        f"stored bytes of linear layers {n(stored)} + embedding and head {n(model.embedding_parameters)} "
+        f"x bytes {workload.compute_bytes}"
+    )
+    if workload.full:
+        return f"models {copies} x ({base})"
+    if workload.replicated_adapters:
+        return base
+    return (
+        f"{base} + adapters {copies} x trainable parameters {n(trainable_parameters(workload))} "
+        f"x bytes {workload.adapter_bytes}"
+    )
+
+
 def _gathered(workload: Workload, phase: str) -> Formula:
     backend, layer, head = workload.sharding.backend, _one_layer(workload), _head(workload)
     if phase == "save":
+        written = f"trainable parameters {n(trainable_parameters(workload))} x float32 4"
+        left = "" if workload.sharding.reshards else f" + {_kept_gathered(workload)}"
         return Formula(
-            f"trainable parameters {n(trainable_parameters(workload))} x float32 4",
-            "a sharded adapter is gathered to be written",
+            written + left,
+            "a sharded adapter is gathered to be written"
+            + (", beside what an evaluation left gathered" if left else ""),
+        )
+    if not workload.sharding.reshards:
+        return Formula(
+            _kept_gathered(workload),
+            "FSDP gives no layer back before its backward pass is over (fsdp_reshard_after_forward, or under "
+            "FSDP1 SHARD_GRAD_OP)",
         )
     if backend == "fsdp":
         root = f"embedding and head {n(workload.model.embedding_parameters)} x bytes {workload.compute_bytes}"
-        one = "" if phase == "forward" else f" + {layer}"
+        one = "" if at_head(workload, phase) else f" + {layer}"
         return Formula(root + one, "FSDP1's root stays gathered through both passes; measured")
     if backend == "fsdp2":
         layers = f" + layers in flight {transient.FSDP2_LAYERS_IN_FLIGHT} x {layer}"
         return Formula(
-            head + ("" if phase == "forward" else layers),
+            head + ("" if at_head(workload, phase) else layers),
             "FSDP2 gathers the head, the layer that computes and the one that is prefetched",
         )
     if workload.zero3 is None:
         return Formula("0", "nothing is sharded")
     item = workload.storage_bytes if workload.quantized else workload.compute_bytes
     return Formula(
-        f"min(layers {workload.model.layers} x {layer}, max_live {n(workload.zero3.max_live)} x bytes {item}) "
-        f"+ {head}",
+        f"min(layers {workload.model.layers} x {layer}, max(max_live {n(workload.zero3.max_live)} x bytes {item}, "
+        f"largest weight {n(transient.largest_linear_bytes(workload))})) + {head}",
         "ZeRO-3 holds up to stage3_max_live_parameters stored elements, prefetched ones included, and the head",
     )
 
@@ -196,6 +239,16 @@ def _workspace(workload: Workload, phase: str) -> Formula:
     )
 
 
+def _update(workload: Workload, phase: str) -> Formula:
+    if workload.eight_bit_moments:
+        return Formula("0", "bitsandbytes updates in place")
+    moment, master = workload.moment_bytes, workload.master_bytes
+    return Formula(
+        f"optimizer states {n(standing(workload).optimizer)} x moment {moment} / {2 * moment + master}",
+        "torch's AdamW takes the roots of all second moments at once (_multi_tensor_adamw)",
+    )
+
+
 def _retained(workload: Workload, phase: str) -> Formula:
     layers = max(0, workload.model.layers - fitted.LAYERS_NOT_RETAINED)
     return Formula(
@@ -213,8 +266,7 @@ def _adapter_workspace(workload: Workload, phase: str) -> Formula:
 
 
 def _arriving(workload: Workload, phase: str) -> Formula:
-    largest = max(linear.weights for linear in workload.model.linears)
-    model = workload.model
+    largest, model = largest_weight(workload), workload.model
     return Formula(
         f"max(vocab_size {n(model.vocab_size)} x hidden_size {n(model.hidden_size)}, largest weight {n(largest)}) "
         f"x bytes {workload.compute_bytes}",
@@ -239,6 +291,7 @@ ACTIVATION_PARTS: dict[str, Callable[[Workload, str], Formula]] = {
     "checkpoints": _checkpoints,
     "layer": _layer,
     "retained": _retained,
+    "update": _update,
     "logits": _logits,
     "gathered_weights": _gathered,
     "adapter_workspace": _adapter_workspace,

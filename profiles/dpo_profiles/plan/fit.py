@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dpo_profiles.engine_files import read_accelerate, read_deepspeed
-from dpo_profiles.engine_rules import accelerate_contradictions, deepspeed_contradictions
 from dpo_profiles.errors import ProfileError
 from dpo_profiles.plan.architecture import Architecture
 from dpo_profiles.plan.explain import planned_workload
 from dpo_profiles.plan.fit_cost import cost_of
+from dpo_profiles.plan.fit_engines import (
+    FSDP2_KEEP,
+    USUAL,
+    changed,
+    contradiction,
+    copyable,
+    engine_file,
+    engines,
+    with_backend,
+)
+from dpo_profiles.plan.host import host_ram_bytes
 from dpo_profiles.plan.phases import estimate
-from dpo_profiles.plan.workload import workload_of
-from dpo_profiles.rules import RULES, storage_dtype_for
-from dpo_profiles.schema import Backend, Profile
+from dpo_profiles.plan.workload import Offload, Workload, workload_of
+from dpo_profiles.rules import RULES
+from dpo_profiles.schema import Profile
 
-DEFAULT_RESERVE = "10%"
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 LENGTH_DIVISORS = (1, 2, 4)
 SMALLEST_LENGTH_TOKENS = 64
 SHOWN = 10
-DEEPSPEED_FILE = Path(str(resources.files("dpo_profiles"))) / "shipped" / "zero3.deepspeed.json"
-"""For profiles that name none."""
+GIB = 1 << 30
+KEEP_STEP = "reshard_after_forward false"
+ON_GPU_STEP = "offload none"
 SEARCHED = (
     "engine.backend",
     "engine.nodes",
@@ -44,6 +51,10 @@ SEARCHED = (
 """Fields that the search may change."""
 _RESERVE = re.compile(r"(\d+(?:\.\d+)?)\s*(%|GiB|MiB)", re.IGNORECASE)
 
+Mode = tuple[Offload, bool]
+"""How an engine file shards: what it offloads, and whether layers are given back after their forward pass."""
+USUAL_MODE: Mode = ("none", True)
+
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """One combination of settings."""
@@ -56,6 +67,18 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """By the model of `fit_cost`; the profile's own settings cost 1."""
     fits: bool
     """Whether the headroom is at least the reserve."""
+    engine_file: str
+    """What the engine's launcher reads; empty where it needs none. In `set` where it is not the profile's own."""
+    offload: tuple[str, ...]
+    """What rests in the host's memory: `parameters`, `optimizer` (with gradients), both or nothing."""
+    reshard_after_forward: bool
+    """Whether a layer that was gathered is given back after its forward pass; false under FSDP only."""
+    host_ram_bytes: int
+    """Of one host, which has to have that much; no figure of a host is known here."""
+    steps_up: dict[str, int] = {}
+    """The next larger setting to the bytes that it leaves above the reserve; negative is too much. Of shown ones."""
+    why: str = ""
+    """What speaks for the engine file, by these bytes. Of shown ones."""
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +86,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
 
     choice: Choice
     profile: Profile
-    steps_up: dict[str, int]
-    """The next larger setting to the bytes that it leaves above the reserve; negative is too much."""
-    engine_file: str
+    contradiction: str
     """How the engine's own file contradicts these settings; empty where it does not."""
 
 
@@ -119,12 +140,17 @@ class Searcher:
     def choice(self, profile: Profile) -> Choice:
         """A variant's figures."""
         workload = workload_of(profile, self.model)
-        headroom = self.capacity - estimate(workload).nvml.high
+        counted = estimate(workload)
+        headroom = self.capacity - counted.nvml.high
         return Choice(
             set=changes(self.profile, profile),
             headroom_bytes=headroom,
             cost=round(cost_of(workload) / self.own_cost, 4),
             fits=headroom >= self.reserve_bytes,
+            engine_file=engine_file(profile),
+            offload=_offloaded(workload),
+            reshard_after_forward=workload.sharding.reshards,
+            host_ram_bytes=host_ram_bytes(profile, workload, counted.peak_allocated),
         )
 
 
@@ -132,13 +158,16 @@ def search(searcher: Searcher) -> Fit:
     """The best of all combinations: cheapest, then fewest changes; none fits where the first does not.
 
     Those of the profile's own length come first, since a shorter one cuts pairs. Micro-batches of the same tokens
-    cost and take the same, so the one nearest to the profile's length stands for them.
+    cost and take the same, so the one nearest to the profile's length stands for them. Offloading is planned where
+    the same settings do not fit without it: it costs more and is of no other use. A micro-batch above one that does
+    not fit is not planned, since nothing that is kept shrinks with it.
     """
     own = searcher.profile
     batch = own.train.micro_batch_pairs * own.train.gradient_accumulation_steps * own.engine.world_size
     kept: dict[tuple[Any, ...], tuple[Choice, Profile]] = {}
+    too_many: dict[tuple[Any, ...], int] = {}
     left_out = 0
-    for combination in _combinations(own):
+    for combination, mode in _combinations(searcher):
         train, engine = combination.train, combination.engine
         if batch % (train.micro_batch_pairs * engine.world_size):
             left_out += 1
@@ -146,10 +175,19 @@ def search(searcher: Searcher) -> Fit:
         steps = batch // (train.micro_batch_pairs * engine.world_size)
         variant = changed(combination, "train", gradient_accumulation_steps=steps)
         tokens = train.micro_batch_pairs * variant.data.max_length_tokens
-        key = (engine.backend, engine.world_size, train.gradient_checkpointing, tokens)
+        key = (engine.backend, engine.world_size, mode, train.gradient_checkpointing, tokens)
         if key in kept or any(rule(variant) for rule in RULES):
             continue
+        twin = kept.get((*key[:2], USUAL_MODE, *key[3:]))
+        if mode[0] != "none" and twin and twin[0].fits:
+            continue
+        alike = (*key[:4], variant.data.max_length_tokens)
+        if tokens > too_many.get(alike, tokens):
+            continue
+        variant = copyable(variant)
         kept[key] = (searcher.choice(variant), variant)
+        if not kept[key][0].fits:
+            too_many[alike] = tokens
     found = sorted(kept.values(), key=_order)
     return Fit(
         reserve_bytes=searcher.reserve_bytes,
@@ -187,72 +225,26 @@ def changes(own: Profile, variant: Profile) -> dict[str, Any]:
     return differing
 
 
-def with_backend(profile: Profile, backend: Backend, nodes: int, gpus_per_node: int) -> Profile:
-    """The profile under another engine, with what that engine needs of files and storage."""
-    own = profile.engine
-    same = backend == own.backend
-    deepspeed = own.deepspeed_file if same else str(DEEPSPEED_FILE)
-    accelerate = own.accelerate_file if same else ""
-    variant = changed(
-        profile,
-        "engine",
-        backend=backend,
-        nodes=nodes,
-        gpus_per_node=gpus_per_node,
-        deepspeed_file=deepspeed if backend == "deepspeed-zero3" else "",
-        accelerate_file=accelerate,
-    )
-    if not accelerate:
-        variant = changed(variant, "model", autocast_dtype="none")
-    if backend == "fsdp2" and variant.quantization.kind == "nf4":
-        variant = changed(variant, "quantization", storage_dtype=storage_dtype_for(variant))
-    return variant
-
-
-def changed(profile: Profile, section: str, **values: Any) -> Profile:
-    """The profile with other values in one table."""
-    table = msgspec.structs.replace(getattr(profile, section), **values)
-    return msgspec.structs.replace(profile, **{section: table})
-
-
-def _combinations(own: Profile) -> Iterator[Profile]:
-    """Every variant, the profile's own engine, length and settings first."""
+def _combinations(searcher: Searcher) -> Iterator[tuple[Profile, Mode]]:
+    """Every variant, the profile's own engine, length and settings first, and how its engine file shards."""
+    own = searcher.profile
     lengths = [
         own.data.max_length_tokens // divisor
         for divisor in LENGTH_DIVISORS
         if divisor == 1 or own.data.max_length_tokens // divisor >= SMALLEST_LENGTH_TOKENS
     ]
     micro = own.train.micro_batch_pairs
-    for engine in _engines(own):
+    for engine in engines(own, layers_known=not searcher.model.is_round):
+        workload = workload_of(engine, searcher.model)
+        mode = (workload.offload, workload.sharding.reshards)
         for checkpointing in (own.train.gradient_checkpointing, not own.train.gradient_checkpointing):
             for length in lengths:
                 for pairs in (micro, *(pairs for pairs in MICRO_BATCHES if pairs != micro)):
                     variant = changed(engine, "data", max_length_tokens=length)
-                    yield changed(
+                    variant = changed(
                         variant, "train", micro_batch_pairs=pairs, gradient_checkpointing=checkpointing
                     )
-
-
-def _engines(own: Profile) -> Iterator[Profile]:
-    """The profile under each engine and GPU count, its own first."""
-    yield own
-    for nodes, gpus in _counts(own):
-        backends: tuple[Backend, ...] = ("single",)
-        if nodes * gpus > 1:
-            backends = tuple(dict.fromkeys((own.engine.backend, "deepspeed-zero3", "fsdp2")))
-        for backend in backends:
-            if backend == "single" and nodes * gpus > 1:
-                continue
-            if (backend, nodes, gpus) != (own.engine.backend, own.engine.nodes, own.engine.gpus_per_node):
-                yield with_backend(own, backend, nodes, gpus)
-
-
-def _counts(own: Profile) -> list[tuple[int, int]]:
-    """Nodes and GPUs of each, up to the profile's: powers of two, and all of a node."""
-    nodes, gpus = own.engine.nodes, own.engine.gpus_per_node
-    counts = [(1, 1 << power) for power in range(gpus.bit_length()) if 1 << power < gpus] + [(1, gpus)]
-    counts += [(1 << power, gpus) for power in range(1, nodes.bit_length()) if 1 << power < nodes]
-    return counts + ([(nodes, gpus)] if nodes > 1 else [])
+                    yield variant, mode
 
 
 def _order(found: tuple[Choice, Profile]) -> tuple[float, ...]:
@@ -268,7 +260,19 @@ def _shown(found: list[tuple[Choice, Profile]]) -> list[tuple[Choice, Profile]]:
 
 
 def _ranked(searcher: Searcher, choice: Choice, profile: Profile) -> Ranked:
-    train, length = profile.train, profile.data.max_length_tokens
+    spare = searcher.reserve_bytes
+    steps = {name: searcher.headroom(variant) - spare for name, variant in _larger(choice, profile).items()}
+    why = _why(profile, steps, choice)
+    return Ranked(
+        choice=msgspec.structs.replace(choice, steps_up=steps, why=why),
+        profile=profile,
+        contradiction=contradiction(profile),
+    )
+
+
+def _larger(choice: Choice, profile: Profile) -> dict[str, Profile]:
+    """The next step up of each setting."""
+    train, length, engine = profile.train, profile.data.max_length_tokens, profile.engine
     larger = {
         f"micro_batch_pairs {2 * train.micro_batch_pairs}": changed(
             profile, "train", micro_batch_pairs=2 * train.micro_batch_pairs
@@ -277,19 +281,33 @@ def _ranked(searcher: Searcher, choice: Choice, profile: Profile) -> Ranked:
     }
     if train.gradient_checkpointing:
         larger["gradient_checkpointing false"] = changed(profile, "train", gradient_checkpointing=False)
-    spare = searcher.reserve_bytes
-    return Ranked(
-        choice=choice,
-        profile=profile,
-        steps_up={name: searcher.headroom(variant) - spare for name, variant in larger.items()},
-        engine_file=_contradiction(profile),
-    )
+    files = {}
+    if choice.offload and engine.backend in USUAL:
+        files[ON_GPU_STEP] = USUAL[engine.backend]
+    elif choice.reshard_after_forward and engine.backend == "fsdp2":
+        files[KEEP_STEP] = FSDP2_KEEP
+    for name, file in files.items():
+        larger[name] = with_backend(profile, engine.backend, engine.nodes, engine.gpus_per_node, file)
+    return larger
 
 
-def _contradiction(profile: Profile) -> str:
-    engine, problem = profile.engine, None
-    if engine.deepspeed_file:
-        problem = deepspeed_contradictions(profile, read_deepspeed(Path(engine.deepspeed_file)))
-    elif engine.accelerate_file:
-        problem = accelerate_contradictions(profile, read_accelerate(Path(engine.accelerate_file)))
-    return problem or ""
+def _why(profile: Profile, steps: dict[str, int], choice: Choice) -> str:
+    if choice.offload:
+        left = f": on the GPU {left_of(steps[ON_GPU_STEP])}" if ON_GPU_STEP in steps else ""
+        return f"{' and '.join(choice.offload)} in host memory{left}"
+    if not choice.reshard_after_forward:
+        fewer = "one gather" if profile.adapter.kind == "lora" else "two gathers"
+        return f"layers stay gathered until their backward pass: {fewer} a micro-batch instead of three"
+    if KEEP_STEP in steps:
+        return f"each layer is given back after its pass: kept gathered, {left_of(steps[KEEP_STEP])}"
+    return "" if profile.engine.world_size == 1 else "parameters and optimizer stay on the GPUs"
+
+
+def left_of(spare: int) -> str:
+    """Bytes above the reserve, or below it, in words."""
+    return f"{spare / GIB:.1f} GiB above the reserve" if spare >= 0 else f"{-spare / GIB:.1f} GiB too much"
+
+
+def _offloaded(workload: Workload) -> tuple[str, ...]:
+    there = {"parameters": workload.offloads_parameters, "optimizer": workload.offloads_optimizer}
+    return tuple(name for name, offloaded in there.items() if offloaded)

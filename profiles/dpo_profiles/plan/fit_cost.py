@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from dpo_profiles.plan.standing import standing
+from dpo_profiles.plan.tensors import trainable_parameters
 from dpo_profiles.plan.workload import Workload
 
 OPERATIONS_PER_PARAMETER = 2
 """Of one token through one weight: a product and a sum (arXiv 2001.08361, section 2.1)."""
-GATHERS = 3
-"""Passes of an update that gather a sharded base: reference, forward and backward; recomputing needs no other."""
 OPERATIONS_PER_GATHERED_BYTE = 2_000
 """What an H100 computes while a byte arrives: 989e12 bfloat16 operations a second over 450e9 bytes a second, both
 by NVIDIA's data sheet of the SXM card. An assumption for all cards and links."""
+OPERATIONS_PER_HOST_BYTE = 15_000
+"""What an H100 computes while a byte comes from the host: 989e12 bfloat16 operations a second over 64e9 bytes a
+second of PCIe 5.0 x 16 in one direction, by the same data sheet. An assumption for all cards and hosts."""
 STATED = (
     "cost: operations for a token over GPUs, 1 is the profile's own settings; 2 for each active weight and pass "
-    "(reference, policy, backward, and one more where checkpointing recomputes), and 2,000 for each byte of "
-    "sharded weights that the token's micro-batch gathers; nothing was measured"
+    "(reference, policy, backward, and one more where checkpointing recomputes), 2,000 for each byte of sharded "
+    "weights that the token's micro-batch gathers (in each of three passes, or once where layers stay gathered), "
+    "and 15,000 for each byte between host and GPU; the update is not counted, and nothing was measured"
 )
 """The model in words."""
 
 
 def cost_of(workload: Workload) -> float:
     """Operations for one token, divided by the GPUs that share the batch."""
-    ranks = workload.world_size
-    return (_computed(workload) + OPERATIONS_PER_GATHERED_BYTE * _gathered_bytes(workload)) / ranks
+    moved = OPERATIONS_PER_GATHERED_BYTE * _gathered_bytes(workload)
+    moved += OPERATIONS_PER_HOST_BYTE * _host_bytes(workload)
+    return (_computed(workload) + moved / workload.tokens) / workload.world_size
 
 
 def _computed(workload: Workload) -> float:
@@ -43,11 +47,41 @@ def _active_weights(workload: Workload) -> int:
     return sum(taken) + head
 
 
-def _gathered_bytes(workload: Workload) -> float:
-    """Bytes that one rank receives in an update, for each token of its micro-batch."""
+def _sharded_bytes(workload: Workload) -> int:
+    """Of the base, on all ranks together; absmax is on each."""
     if not workload.sharding.shards:
-        return 0.0
+        return 0
     whole = standing(workload).whole_weights
-    sharded = sum(size for part, size in whole.items() if part != "absmax")
+    return sum(size for part, size in whole.items() if part != "absmax")
+
+
+def _gathers(workload: Workload) -> int:
+    """Of each layer for a micro-batch: in the reference's, the policy's and the backward pass; recomputing needs none.
+
+    Where layers stay gathered, the first pass's serves the others (torch's `_fsdp_param_group.py`, `unshard`), and
+    a second model, which the reference is where there is no adapter, has its own.
+    """
+    if workload.sharding.reshards:
+        return workload.adapter_copies + 1
+    return workload.adapter_copies if workload.full else 1
+
+
+def _gathered_bytes(workload: Workload) -> float:
+    """What one rank receives from the others for a micro-batch."""
     others = (workload.world_size - 1) / workload.world_size
-    return GATHERS * sharded * others / workload.tokens
+    return _gathers(workload) * _sharded_bytes(workload) * others
+
+
+def _host_bytes(workload: Workload) -> float:
+    """What one rank moves between host and GPU for a micro-batch.
+
+    With each gather its own part of the base comes from the host (`_fsdp_param.py`, `all_gather_inputs`; DeepSpeed's
+    `partition_parameters.py`, `_all_gather_dtype`). Its gradients go there, and come once to be added up
+    (`stage3.py`, `partition_grads`; FSDP adds them up there).
+    """
+    moved = 0.0
+    if workload.offloads_parameters:
+        moved += _gathers(workload) * _sharded_bytes(workload) / workload.world_size
+    if workload.offloads_optimizer:
+        moved += 2 * workload.adapter_bytes * trainable_parameters(workload) / workload.world_size
+    return moved

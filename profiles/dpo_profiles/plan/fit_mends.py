@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from dpo_profiles.errors import ProfileError
-from dpo_profiles.plan.fit import SMALLEST_LENGTH_TOKENS, Fit, Searcher, changed, with_backend
+from dpo_profiles.plan.fit import SMALLEST_LENGTH_TOKENS, Fit, Searcher
+from dpo_profiles.plan.fit_engines import changed, with_backend
 from dpo_profiles.plan.gpus import CARDS
 from dpo_profiles.schema import Backend, Profile
 

@@ -43,13 +43,15 @@ CARDS = (
     Card(name="A10", reported="NVIDIA A10", capacity_bytes=23_028 * MIB),
     Card(name="L4", reported="NVIDIA L4", capacity_bytes=23_034 * MIB),
     Card(name="T4", reported="Tesla T4", capacity_bytes=15_360 * MIB),
-    # RLinf/RLinf#255 shows nvidia-smi's table.
+    # nvidia-smi's tables in RLinf/RLinf#255, sgl-project/sglang#3196, NVIDIA/TensorRT-LLM#10278,
+    # noonghunna/club-3090#617 and #390, and, with ECC off, in the notebook Discover_Sionna of NVlabs/sionna.
     Card(name="RTX 4090", reported="NVIDIA GeForce RTX 4090", capacity_bytes=24_564 * MIB),
-    Card(name="H200", reported="NVIDIA H200", capacity_bytes=141 * GIB, nominal=True),
-    Card(name="B200", reported="NVIDIA B200", capacity_bytes=180 * GIB, nominal=True),
-    Card(name="RTX A6000", reported="NVIDIA RTX A6000", capacity_bytes=48 * GIB, nominal=True),
-    Card(name="RTX 5090", reported="NVIDIA GeForce RTX 5090", capacity_bytes=32 * GIB, nominal=True),
-    Card(name="RTX 3090", reported="NVIDIA GeForce RTX 3090", capacity_bytes=24 * GIB, nominal=True),
+    Card(name="H200", reported="NVIDIA H200", capacity_bytes=143_771 * MIB),
+    Card(name="B200", reported="NVIDIA B200", capacity_bytes=183_359 * MIB),
+    Card(name="RTX 5090", reported="NVIDIA GeForce RTX 5090", capacity_bytes=32_607 * MIB),
+    Card(name="RTX 3090", reported="NVIDIA GeForce RTX 3090", capacity_bytes=24_576 * MIB),
+    Card(name="RTX A6000", reported="NVIDIA RTX A6000", capacity_bytes=49_140 * MIB),
+    # 32,510 or 32,768 MiB, by the driver.
     Card(name="V100 32GB", reported="Tesla V100-SXM2-32GB", capacity_bytes=32 * GIB, nominal=True),
 )
 

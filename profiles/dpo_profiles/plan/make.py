@@ -10,12 +10,13 @@ from dpo_profiles.plan.find import find_architecture
 from dpo_profiles.plan.host import disk_bytes, host_ram_bytes
 from dpo_profiles.plan.phases import Estimate, estimate
 from dpo_profiles.plan.report import Gpu, ModelSize, Plan, RankPlan
-from dpo_profiles.plan.standing import standing
-from dpo_profiles.plan.tensors import trainable_parameters
+from dpo_profiles.plan.tensors import plain_parameters, trainable_parameters
 from dpo_profiles.plan.workload import Workload, workload_of
 from dpo_profiles.schema import Profile
 
 GIB = 1 << 30
+UPDATE = f"{report.ACTIVATIONS}.update"
+"""What the update itself takes for a moment."""
 
 
 def make_plan(profile: Profile) -> Plan:
@@ -33,7 +34,6 @@ def make_plan(profile: Profile) -> Plan:
     capacity = profile.hardware.capacity_bytes
     rank = _rank(counted, capacity)
     fits = capacity == 0 or rank.nvml_bytes.high <= capacity
-    offloaded = _offloaded(workload)
     return Plan(
         profile=profile.name,
         world_size=profile.engine.world_size,
@@ -44,7 +44,7 @@ def make_plan(profile: Profile) -> Plan:
             trainable_parameters=trainable_parameters(workload),
         ),
         per_gpu=[msgspec.structs.replace(rank, rank=number) for number in range(profile.engine.world_size)],
-        host_ram_bytes=host_ram_bytes(profile, workload, counted.peak_allocated, offloaded),
+        host_ram_bytes=host_ram_bytes(profile, workload, counted.peak_allocated),
         disk_bytes=disk_bytes(profile, workload),
         fits=fits,
         calibrated=workload.calibrated,
@@ -71,28 +71,13 @@ def _rank(counted: Estimate, capacity: int) -> RankPlan:
         rank=0,
         components=components,
         phases=counted.phases,
-        resident_bytes=sum(counted.phases["step"].values()),
+        resident_bytes=sum(counted.phases["step"].values()) - counted.parts["step"][UPDATE],
         peak_allocated_bytes=counted.peak_allocated,
         nvml_bytes=counted.nvml,
         headroom_bytes=capacity - counted.nvml.high if capacity else 0,
         parts=counted.parts,
         cache_fragmentation_bytes=counted.gap.cache,
         context_communication_bytes=counted.gap.context,
-    )
-
-
-def _offloaded(workload: Workload) -> int:
-    """Bytes of one rank that offloading keeps in host memory."""
-    if workload.offload == "none":
-        return 0
-    there = standing(msgspec.structs.replace(workload, offload="none"))
-    here = standing(workload)
-    return (
-        sum(there.weights.values())
-        - sum(here.weights.values())
-        + (there.adapters - here.adapters)
-        + (there.gradients - here.gradients)
-        + (there.optimizer - here.optimizer)
     )
 
 
@@ -107,6 +92,12 @@ def _advice(profile: Profile, workload: Workload, rank: RankPlan, fits: bool) ->
     if not fits:
         over = -rank.headroom_bytes / GIB
         advice.append(f"up to {over:.1f} GiB a GPU too much: {_mend(profile, rank)}")
+    if workload.quantized and workload.model.plain:
+        held = sum(parameter.total_bytes for parameter in plain_parameters(workload)) / GIB
+        advice.append(
+            f"experts and routers are parameters and no layers (transformers 5): they are not quantised and "
+            f"take {held:.1f} GiB in all"
+        )
     if not workload.calibrated:
         advice.append(
             "no measurement of this kind of job and card is behind activations, cache and context: "

@@ -73,7 +73,7 @@ def _parts(workload: Workload, held: Standing) -> dict[str, dict[str, int]]:
         "reference": phase(earlier, transient.no_gradient(workload, workload.tokens) if reference else {}),
         "forward": phase(earlier, transient.forward(workload)),
         "backward": phase(held.gradients if late else 0, transient.backward(workload)),
-        "step": phase(held.step_gradients, transient.updating(workload)),
+        "step": phase(held.step_gradients, transient.updating(workload, held)),
         "eval": phase(standing_gradients, transient.no_gradient(workload, workload.eval_tokens)),
         "save": phase(standing_gradients, transient.saving(workload)),
     }

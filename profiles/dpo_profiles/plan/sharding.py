@@ -36,6 +36,10 @@ class Sharding(msgspec.Struct, frozen=True, kw_only=True):
     world_size: int
     persistence_elements: int = -1
     """ZeRO-3 keeps parameters up to this size whole, besides their shard."""
+    reshards: bool = True
+    """Whether FSDP gives a layer back after its forward pass; where not, all that were gathered stay whole until the
+    backward pass has been through them, also those of a pass without gradients (torch's
+    `_fsdp_param_group.py`, `reshard`; of FSDP1 `_runtime_utils.py`, `_post_forward_reshard`)."""
 
     @property
     def shards(self) -> bool:
@@ -64,11 +68,15 @@ class Sharding(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes that all of these parameters keep on a rank between two uses."""
         return self.shard_bytes([parameter]) + self.persistent_bytes([parameter])
 
+    def persistent(self, parameters: list[Parameter]) -> list[Parameter]:
+        """Those that ZeRO-3 keeps whole."""
+        if self.backend != "deepspeed-zero3":
+            return []
+        return [p for p in parameters if p.elements <= self.persistence_elements]
+
     def persistent_bytes(self, parameters: list[Parameter]) -> int:
         """Bytes of the whole copies that ZeRO-3 keeps of small parameters."""
-        if self.backend != "deepspeed-zero3":
-            return 0
-        return sum(p.total_bytes for p in parameters if p.elements <= self.persistence_elements)
+        return sum(p.total_bytes for p in self.persistent(parameters))
 
     def shard_bytes(self, parameters: list[Parameter]) -> int:
         """Bytes of all shards on a rank."""

@@ -38,13 +38,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def standing(workload: Workload) -> Standing:
-    """One rank's standing memory; shards are counted with their padding, so that all ranks are equal.
+    """One rank's standing memory on its device; shards are counted with their padding, so that all ranks are equal.
 
     Source, optimizer and gradients: torch.optim.AdamW keeps two moments in the parameter's type;
     DeepSpeed keeps a float32 master and two float32 moments of each shard, one buffer of gradients in
     the arithmetic's type for all trainable shards, and float32 gradients at the update
-    (runtime/zero/stage3.py, `_create_fp32_partitions`, `grad_partitions_flat_buffer`). Parameters that
-    FSDP offloads take their gradients and their optimizer with them.
+    (runtime/zero/stage3.py, `_create_fp32_partitions`, `grad_partitions_flat_buffer`).
+
+    Source, offloading: FSDP2 puts every shard into the host's memory and its gradient after it, so that the
+    optimizer computes there (torch's `_fsdp_param.py`, `_init_sharded_param`, and `_fsdp_collectives.py`,
+    `foreach_reduce`). DeepSpeed's `offload_param` leaves on the device what it keeps whole: the whole copies and,
+    where nothing trains them, their shards too (`partition_parameters.py`, `_partition_param`: `ds_persist`);
+    gradients and optimizer follow `offload_optimizer` alone (`stage3.py`: `self.device`). bitsandbytes' absmax
+    is no parameter, and stays.
 
     Raises:
         ProfileError: a target that the model does not have.
@@ -53,24 +59,31 @@ def standing(workload: Workload) -> Standing:
     elements = sum(parameter.elements * parameter.count for parameter in trained)
     sharded = workload.sharding.shards and not workload.replicated_adapters
     shard = workload.sharding.shard_elements(trained) if sharded else elements
-    if workload.offload == "cpu-params":
-        shard = 0
-    gradients = shard * workload.adapter_bytes
+    updated = 0 if workload.offloads_optimizer else shard
+    gradients = updated * workload.adapter_bytes
     widest = max(workload.adapter_bytes, workload.master_bytes)
     zero3 = workload.zero3 is not None
-    kept = shard * workload.adapter_bytes + workload.sharding.persistent_bytes(trained)
     weights = _weights(workload)
     return Standing(
         weights=weights,
         whole_weights=_whole_weights(workload),
         reference=sum(weights.values()) if workload.full and workload.adapter_copies > 1 else 0,
-        adapters=0 if workload.full else workload.adapter_copies * kept,
+        adapters=0 if workload.full else _adapters(workload, trained, shard * workload.adapter_bytes),
         whole_adapters=0 if workload.full else workload.adapter_copies * elements * widest,
         gradients=gradients,
-        step_gradients=gradients + (4 * shard if zero3 else 0),
+        step_gradients=gradients + (4 * updated if zero3 else 0),
         standing_gradients=gradients if zero3 or workload.gradients_stay else 0,
-        optimizer=(_moments(workload, trained) if shard else 0) + workload.master_bytes * shard,
+        optimizer=(_moments(workload, trained) if updated else 0) + workload.master_bytes * updated,
     )
+
+
+def _adapters(workload: Workload, trained: list[Parameter], shard_bytes: int) -> int:
+    """The policy's adapter, which is trained, and frozen copies of it."""
+    sharding, frozen = workload.sharding, workload.adapter_copies - 1
+    whole = sharding.persistent_bytes(trained)
+    if not workload.offloads_parameters:
+        return workload.adapter_copies * (shard_bytes + whole)
+    return workload.adapter_copies * whole + frozen * sharding.shard_bytes(sharding.persistent(trained))
 
 
 def _whole_weights(workload: Workload) -> dict[str, int]:
@@ -83,17 +96,19 @@ def _whole_weights(workload: Workload) -> dict[str, int]:
 
 
 def _weights(workload: Workload) -> dict[str, int]:
+    """The base by part; "persistent" is what ZeRO-3 keeps whole, with the shards of it that stay behind."""
     if not workload.sharding.shards:
         return _whole_weights(workload)
+    sharding, offloaded = workload.sharding, workload.offloads_parameters
     linears, rest = linear_parameters(workload), unquantized_parameters(workload)
-    offloaded = workload.offload == "cpu-params"
+    persistent = sharding.persistent_bytes([*linears, *rest])
+    if offloaded and not workload.full:
+        persistent += sharding.shard_bytes(sharding.persistent([*linears, *rest]))
     return {
-        "codes" if workload.quantized else "linears": 0
-        if offloaded
-        else workload.sharding.shard_bytes(linears),
+        "codes" if workload.quantized else "linears": 0 if offloaded else sharding.shard_bytes(linears),
         "absmax": quantization_state_bytes(workload),
-        "unquantized": 0 if offloaded else workload.sharding.shard_bytes(rest),
-        "persistent": workload.sharding.persistent_bytes([*linears, *rest]),
+        "unquantized": 0 if offloaded else sharding.shard_bytes(rest),
+        "persistent": persistent,
     }
 
 

@@ -9,7 +9,7 @@ from dpo_profiles.plan.workload import Workload
 
 
 def unquantized_parameters(workload: Workload) -> list[Parameter]:
-    """Embeddings, head, norms and biases: what stays in the arithmetic's type on every base.
+    """Embeddings, head, norms, biases, and on a quantised base experts: what stays in the arithmetic's type.
 
     bitsandbytes quantises the linear layers, transformers leaves the head out by default.
     """
@@ -19,7 +19,14 @@ def unquantized_parameters(workload: Workload) -> list[Parameter]:
     if model.head_bias:
         parameters.append(Parameter(model.vocab_size, 1, item))
     biased = (linear for linear in model.linears if linear.bias)
-    return parameters + [Parameter(linear.out_features, 1, item, linear.count) for linear in biased]
+    parameters += [Parameter(linear.out_features, 1, item, linear.count) for linear in biased]
+    return parameters + (plain_parameters(workload) if workload.quantized else [])
+
+
+def plain_parameters(workload: Workload) -> list[Parameter]:
+    """Experts and routers that are no layers of their own; each expert counted for itself."""
+    item = workload.compute_bytes
+    return [Parameter(p.out_features, p.in_features, item, p.count) for p in workload.model.plain]
 
 
 def linear_parameters(workload: Workload) -> list[Parameter]:
@@ -28,7 +35,7 @@ def linear_parameters(workload: Workload) -> list[Parameter]:
     if workload.quantized:
         return [
             Parameter(-(-code_bytes(linear.weights) // stored), 1, stored, linear.count)
-            for linear in workload.model.linears
+            for linear in workload.model.layered
         ]
     return [
         Parameter(linear.out_features, linear.in_features, item, linear.count)
@@ -41,7 +48,7 @@ def quantization_state_bytes(workload: Workload) -> int:
     if not workload.quantized:
         return 0
     nested = workload.double_quantization
-    return sum(linear.count * state_bytes(linear.weights, nested) for linear in workload.model.linears)
+    return sum(linear.count * state_bytes(linear.weights, nested) for linear in workload.model.layered)
 
 
 def adapter_parameters(workload: Workload) -> list[Parameter]:
@@ -56,7 +63,7 @@ def adapter_parameters(workload: Workload) -> list[Parameter]:
         if not found:
             raise ProfileError(
                 f"{workload.name}: adapter.target_modules: {workload.model.name} has no layer {target!r}; "
-                f"it has {', '.join(linear.name for linear in workload.model.linears)}"
+                f"it has {', '.join(linear.name for linear in workload.model.layered)}"
             )
         for linear in found:
             item = workload.adapter_bytes
@@ -82,11 +89,18 @@ def trainable_parameters(workload: Workload) -> int:
 
 
 def layer_bytes(workload: Workload) -> int:
-    """One decoder layer as it is gathered: the linear layers, as stored; small parameters are left out."""
+    """One decoder layer as it is gathered: linear layers and experts, as stored; small parameters are left out."""
     if not workload.model.layers:
         return 0
-    per_layer = sum(p.total_bytes for p in linear_parameters(workload))
-    return -(-per_layer // workload.model.layers)
+    held = linear_parameters(workload) + (plain_parameters(workload) if workload.quantized else [])
+    return -(-sum(p.total_bytes for p in held) // workload.model.layers)
+
+
+def largest_weight(workload: Workload) -> int:
+    """Elements of the largest linear layer, or of all experts' gates and first products, which are one tensor."""
+    model = workload.model
+    layered = max(linear.weights for linear in model.layered)
+    return max([layered, *(2 * linear.copies * linear.weights for linear in model.plain)])
 
 
 def embedding_bytes(workload: Workload) -> int:

@@ -6,19 +6,22 @@ Rows are counted for each token; a hidden row is hidden_size elements of the ari
 from __future__ import annotations
 
 from dpo_profiles.plan import calibration as fitted
+from dpo_profiles.plan import passes
+from dpo_profiles.plan.ledger import CHECKPOINTS, LAYER, LOGITS, Moment
+from dpo_profiles.plan.passes import HEAD_TILE_TOKENS, HEAD_TILE_VOCABULARY
 from dpo_profiles.plan.standing import Standing
 from dpo_profiles.plan.tensors import (
+    adapter_parameters,
     embedding_bytes,
+    largest_weight,
     layer_bytes,
+    linear_parameters,
     trainable_parameters,
 )
 from dpo_profiles.plan.workload import Workload
 
 SCORE_BYTES = 5
 """Of each score that eager attention keeps, 16 bit (arXiv 2205.05198, table 2: 5 a s^2 b bytes)."""
-HEAD_TILE_TOKENS = 4096
-HEAD_TILE_VOCABULARY = 32_768
-"""TRL's fused head computes logits in such tiles (`TOKEN_CHUNK_SIZE`, `_CHUNKED_LOGPROB_CHUNK_SIZE`)."""
 HEAD_TILE_BYTES = 6
 """Of each logit of a tile: the product in 16 bit and its float32 copy."""
 FORWARD_ROWS = 6
@@ -31,7 +34,9 @@ Parts = dict[str, int]
 
 
 def forward(workload: Workload) -> Parts:
-    """At the end of the forward pass, when the loss is computed."""
+    """At the end of the forward pass, when the loss is computed, or in the last layer."""
+    if workload.kernels == "torch":
+        return _played(workload, played(workload, "forward"))
     tokens = workload.tokens
     hidden = workload.model.hidden_size * workload.compute_bytes
     figures = fitted.KERNELS[workload.kernels]
@@ -55,6 +60,8 @@ def backward(workload: Workload) -> Parts:
     replicated = 0
     if workload.replicated_adapters:
         replicated = fitted.REPLICATED_WORKSPACE_BYTES * trainable_parameters(workload)
+    if workload.kernels == "torch":
+        return {"retained": retained, **_played(workload, played(workload, "backward"))}
     return {
         "checkpoints": _kept_for_backward(workload),
         "retained": retained,
@@ -67,6 +74,8 @@ def backward(workload: Workload) -> Parts:
 
 def no_gradient(workload: Workload, tokens: int) -> Parts:
     """A forward pass that keeps nothing: the reference's, or an evaluation."""
+    if workload.kernels == "torch":
+        return _played(workload, played(workload, "eval", tokens))
     model = workload.model
     rows = FORWARD_ROWS * model.hidden_size + FORWARD_MLP_ROWS * model.intermediate_size
     return {
@@ -84,8 +93,8 @@ def loading(workload: Workload, held: Standing) -> Parts:
     loader puts the whole base on each rank first (axolotl#1717).
     """
     model, item = workload.model, workload.compute_bytes
-    tensors = (model.vocab_size * model.hidden_size, *(linear.weights for linear in model.linears))
-    parts = {"arriving": 0 if model.is_round else max(tensors) * item}
+    largest = max(model.vocab_size * model.hidden_size, largest_weight(workload))
+    parts = {"arriving": 0 if model.is_round else largest * item}
     if workload.loads_whole:
         parts["whole_base"] = sum(held.whole_weights.values()) - sum(held.weights.values())
     elif workload.sharding.shards:
@@ -93,15 +102,26 @@ def loading(workload: Workload, held: Standing) -> Parts:
     return parts | {"workspace": workspace(workload)}
 
 
-def updating(workload: Workload) -> Parts:
-    """At the update."""
-    return _standing_buffers(workload)
+def updating(workload: Workload, held: Standing) -> Parts:
+    """At the update: torch's AdamW takes the roots of all second moments at once (`_multi_tensor_adamw`).
+
+    bitsandbytes updates in place, an update in the host's memory takes nothing here, and who measured elsewhere does
+    not say which AdamW it was. Of a round figure nothing but what stands is counted.
+    """
+    roots = 0
+    in_place = workload.eight_bit_moments or workload.kernels != "torch"
+    if not (in_place or workload.model.is_round):
+        moment, master = workload.moment_bytes, workload.master_bytes
+        roots = held.optimizer * moment // (2 * moment + master)
+    return {"update": roots, **_standing_buffers(workload)}
 
 
 def saving(workload: Workload) -> Parts:
-    """A sharded adapter is gathered to be written, in float32 at most."""
+    """A sharded adapter is gathered to be written, in float32 at most, beside what an evaluation left gathered."""
     gathers = workload.sharding.shards and not workload.full
     gathered = 4 * trainable_parameters(workload) if gathers else 0
+    if not workload.sharding.reshards:
+        gathered += kept_gathered(workload)
     return {"gathered_weights": gathered, **_standing_buffers(workload)}
 
 
@@ -114,7 +134,7 @@ def dequantized(workload: Workload) -> int:
     """The largest weight, which bitsandbytes brings back to the arithmetic's type for its product."""
     if not workload.quantized:
         return 0
-    return max(linear.weights for linear in workload.model.linears) * workload.compute_bytes
+    return max(linear.weights for linear in workload.model.layered) * workload.compute_bytes
 
 
 def _standing_buffers(workload: Workload) -> Parts:
@@ -125,6 +145,30 @@ def _standing_buffers(workload: Workload) -> Parts:
     if workload.sharding.backend == "ddp":
         bucket = trainable_parameters(workload) * workload.adapter_bytes
     return {"workspace": workspace(workload), "buckets": bucket}
+
+
+def played(workload: Workload, phase: str, tokens: int = 0) -> Moment:
+    """The moment of a pass that takes the most, gathered weights included, with torch's operators."""
+    match phase:
+        case "forward":
+            moments = passes.forward(workload)
+        case "backward":
+            moments = passes.backward(workload)
+        case _:
+            moments = passes.without_gradient(workload, tokens)
+    return max(moments, key=lambda moment: moment.size + _gathered_at(workload, moment))
+
+
+def _played(workload: Workload, moment: Moment) -> Parts:
+    return {
+        **{part: moment.part(part) for part in (CHECKPOINTS, LAYER, LOGITS)},
+        "gathered_weights": _gathered_at(workload, moment),
+        **_standing_buffers(workload),
+    }
+
+
+def _gathered_at(workload: Workload, moment: Moment) -> int:
+    return _head_gathered(workload) if moment.at_head else _gathered(workload)
 
 
 def _kept_for_backward(workload: Workload) -> int:
@@ -197,8 +241,27 @@ def _logits(workload: Workload, tokens: int) -> int:
     return HEAD_TILE_BYTES * min(tokens, HEAD_TILE_TOKENS) * min(vocabulary, HEAD_TILE_VOCABULARY)
 
 
+def largest_linear_bytes(workload: Workload) -> int:
+    """One weight of a linear layer as it is stored."""
+    return max(p.elements * p.item_bytes for p in linear_parameters(workload))
+
+
+def kept_gathered(workload: Workload) -> int:
+    """All that a pass gathers, where FSDP does not reshard after it: the base and the adapters in it.
+
+    The reference's pass leaves it gathered for the policy's, which needs no other gather, and each layer is given
+    back when its backward pass is over. Without an adapter the reference is a second model, and never is.
+    """
+    models = workload.adapter_copies if workload.full else 1
+    base = sum(parameter.total_bytes for parameter in linear_parameters(workload)) + embedding_bytes(workload)
+    adapters = 0 if workload.replicated_adapters else workload.adapter_copies
+    return models * base + adapters * sum(p.total_bytes for p in adapter_parameters(workload))
+
+
 def _head_gathered(workload: Workload) -> int:
     """Under FSDP1 the root stays gathered through both passes, and no layer is; ZeRO-3 keeps what it may."""
+    if not workload.sharding.reshards:
+        return kept_gathered(workload)
     match workload.sharding.backend:
         case "fsdp":
             return embedding_bytes(workload)
@@ -210,6 +273,8 @@ def _head_gathered(workload: Workload) -> int:
 
 def _gathered(workload: Workload) -> int:
     """Weights gathered while a layer computes."""
+    if not workload.sharding.reshards:
+        return kept_gathered(workload)
     layer = layer_bytes(workload)
     match workload.sharding.backend:
         case "fsdp":
@@ -221,7 +286,8 @@ def _gathered(workload: Workload) -> int:
             assert workload.zero3 is not None
             item = workload.storage_bytes if workload.quantized else workload.compute_bytes
             head = workload.model.vocab_size * workload.model.hidden_size * workload.compute_bytes
-            # The limit counts stored elements, prefetched ones included.
-            return min(workload.model.layers * layer, workload.zero3.max_live * item) + head
+            # The limit counts stored elements, prefetched ones included; a weight that computes is above it.
+            live = max(workload.zero3.max_live * item, largest_linear_bytes(workload))
+            return min(workload.model.layers * layer, live) + head
         case _:
             return 0

@@ -7,16 +7,25 @@ from typing import Literal
 
 import msgspec
 
-from dpo_profiles.engine_files import AUTO, read_accelerate, read_deepspeed
+from dpo_profiles.engine_files import (
+    EngineFile,
+    offloads_optimizer,
+    offloads_parameters,
+    read_accelerate,
+    read_deepspeed,
+    reshards_after_forward,
+)
 from dpo_profiles.errors import ProfileError
-from dpo_profiles.plan.architecture import Architecture
+from dpo_profiles.plan.architecture import Architecture, with_fused_experts
 from dpo_profiles.plan.calibration import Kernels
 from dpo_profiles.plan.sharding import Sharding
 from dpo_profiles.plan.zero3 import Zero3, zero3_of
 from dpo_profiles.schema import Profile
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint8": 1}
-Offload = Literal["none", "cpu-params"]
+Offload = Literal["none", "cpu-params", "cpu-optimizer", "cpu-all"]
+"""What rests in the host's memory. FSDP moves the optimizer along with its parameters; under ZeRO-3 each is a
+setting of its own."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +87,17 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         return self.sharding.world_size
 
     @property
+    def offloads_parameters(self) -> bool:
+        """Whether shards of parameters rest in the host's memory."""
+        return self.offload in ("cpu-params", "cpu-all")
+
+    @property
+    def offloads_optimizer(self) -> bool:
+        """Whether gradients and optimizer states rest there, and the update is computed there."""
+        along = self.offload == "cpu-params" and self.zero3 is None
+        return along or self.offload in ("cpu-optimizer", "cpu-all")
+
+    @property
     def tokens(self) -> int:
         """In one forward pass that is trained on."""
         return self.sequences * self.micro_batch * self.length_tokens
@@ -95,6 +115,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
             and self.sharding.backend in ("single", "fsdp")
             and self.gpu.startswith("A100")
             and self.offload == "none"
+            and self.sharding.reshards
             and self.checkpointing
         )
 
@@ -102,14 +123,15 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 def workload_of(profile: Profile, model: Architecture) -> Workload:
     """The job that a profile describes, as this package's trainer runs it.
 
-    The trainer computes log-probs tile by tile without whole logits (TRL's fused head) and keeps the adapter
-    in its master type; DeepSpeed keeps it in the arithmetic's type and a float32 master besides.
+    The trainer computes in torch's operators, log-probs tile by tile without whole logits (TRL's fused head),
+    and keeps the adapter in its master type; DeepSpeed keeps it in the arithmetic's type and a float32 master besides.
 
     Raises:
         ProfileError: an engine file cannot be read, or all weights of a quantised base are to be trained.
     """
     engine, full = profile.engine, profile.adapter.kind == "none"
-    settings = _zero3(profile, model)
+    file = _engine_file(profile)
+    settings = _zero3(profile, file, model)
     compute = DTYPE_BYTES[compute_dtype(profile)]
     master = compute if full else DTYPE_BYTES[profile.adapter.master_dtype]
     if full and profile.quantization.kind != "none":
@@ -120,7 +142,7 @@ def workload_of(profile: Profile, model: Architecture) -> Workload:
     zero3 = settings is not None
     return Workload(
         name=profile.name,
-        model=model,
+        model=with_fused_experts(model),
         quantized=profile.quantization.kind == "nf4",
         double_quantization=profile.quantization.double_quantization,
         storage_bytes=DTYPE_BYTES[profile.quantization.storage_dtype],
@@ -142,14 +164,15 @@ def workload_of(profile: Profile, model: Architecture) -> Workload:
         checkpointing=profile.train.gradient_checkpointing,
         checkpoint_bytes=compute,
         eager_attention=profile.model.attention == "eager",
-        kernels="fused_head",
+        kernels="torch",
         sharding=Sharding(
             backend=engine.backend,
             world_size=engine.world_size,
             persistence_elements=settings.persistence if settings else -1,
+            reshards=zero3 or file is None or reshards_after_forward(file),
         ),
         zero3=settings,
-        offload=_offload(profile),
+        offload=_offload(file),
         loads_whole=engine.backend == "fsdp",
         gpu=_card(profile.hardware.gpu),
     )
@@ -162,24 +185,26 @@ def compute_dtype(profile: Profile) -> str:
     return "bfloat16" if profile.hardware.gpu else "float32"
 
 
-def _zero3(profile: Profile, model: Architecture) -> Zero3 | None:
-    if profile.engine.backend != "deepspeed-zero3":
+def _engine_file(profile: Profile) -> EngineFile | None:
+    engine = profile.engine
+    if engine.backend == "deepspeed-zero3":
+        return read_deepspeed(Path(engine.deepspeed_file))
+    return read_accelerate(Path(engine.accelerate_file)) if engine.accelerate_file else None
+
+
+def _zero3(profile: Profile, file: EngineFile | None, model: Architecture) -> Zero3 | None:
+    if file is None or profile.engine.backend != "deepspeed-zero3":
         return None
-    zero = read_deepspeed(Path(profile.engine.deepspeed_file)).table.get("zero_optimization")
+    zero = file.table.get("zero_optimization")
     return zero3_of(zero if isinstance(zero, dict) else {}, model.hidden_size)
 
 
-def _offload(profile: Profile) -> Offload:
-    engine = profile.engine
-    if engine.backend == "deepspeed-zero3":
-        table = read_deepspeed(Path(engine.deepspeed_file)).table.get("zero_optimization")
-        said = table.get("offload_param") if isinstance(table, dict) else None
-        device = said.get("device") if isinstance(said, dict) else None
-        return "cpu-params" if device not in (None, "none", AUTO) else "none"
-    if engine.accelerate_file:
-        file = read_accelerate(Path(engine.accelerate_file))
-        return "cpu-params" if file.get("fsdp_config.fsdp_offload_params") is True else "none"
-    return "none"
+def _offload(file: EngineFile | None) -> Offload:
+    if file is None:
+        return "none"
+    if offloads_parameters(file):
+        return "cpu-all" if offloads_optimizer(file) else "cpu-params"
+    return "cpu-optimizer" if offloads_optimizer(file) else "none"
 
 
 def _card(name: str) -> str:
