@@ -31,7 +31,7 @@ class Health(Section, frozen=True, kw_only=True):
     ] = 0.1
     reference_offset_reward: Annotated[
         float, _meta("reward", "The same where the first row already sums up some updates", gt=0)
-    ] = 1.0
+    ] = 0.5
     bf16_min_grid: Annotated[
         float, _meta("nats", "bf16_rounding where log-probs lie on a grid at least this coarse", gt=0)
     ] = 0.125
@@ -157,4 +157,4 @@ class Health(Section, frozen=True, kw_only=True):
     ] = 2.2
     length_accuracy: Annotated[
         float, _meta("fraction", "The same: with at least this share of the pairs right", gt=0.5)
-    ] = 0.8
+    ] = 0.75

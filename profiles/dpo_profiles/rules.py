@@ -169,6 +169,16 @@ def _targets_are_named_once(profile: Profile) -> str | None:
     return f"adapter.target_modules: {twice!r} is empty or stands there twice; name each layer once"
 
 
+def _named_card_has_a_capacity(profile: Profile) -> str | None:
+    hardware = profile.hardware
+    if not hardware.gpu or hardware.capacity_bytes:
+        return None
+    return (
+        f"hardware.capacity_bytes: is 0 but hardware.gpu names {hardware.gpu}; give the bytes that nvidia-smi reports "
+        "for it, or take both from `--gpu NAME`"
+    )
+
+
 RULES: tuple[Rule, ...] = (
     _single_has_one_rank,
     _deepspeed_file,
@@ -182,4 +192,5 @@ RULES: tuple[Rule, ...] = (
     _shipped_pairs_are_one_file,
     _targets_are_named_once,
     _deepspeed_keeps_float32_masters,
+    _named_card_has_a_capacity,
 )

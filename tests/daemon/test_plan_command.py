@@ -264,8 +264,12 @@ def test_a_config_that_cannot_be_counted_is_named(
         ),
         (["--fit", "--reserve", "lots"], "--reserve: 'lots' is no reserve; give "),
         (
-            ["--fit", "--set", "hardware.capacity_bytes=0"],
+            ["--fit", "--set", "hardware.capacity_bytes=0", "--set", "hardware.gpu="],
             "hardware.capacity_bytes: is 0, so nothing can be fitted",
+        ),
+        (
+            ["--set", "hardware.capacity_bytes=0"],
+            "hardware.capacity_bytes: is 0 but hardware.gpu names NVIDIA H100 80GB HBM3; give the bytes",
         ),
         (["--fit", "--explain", "activations"], "--fit and --explain are two questions"),
         (["--reserve", "10%"], "--reserve is read with --fit only"),
@@ -286,7 +290,7 @@ def test_an_engine_file_that_contradicts_the_profile_is_shown_with_both_values(r
 
 
 def test_without_a_capacity_nothing_is_compared_and_that_is_said(run: Run) -> None:
-    code, out, _ = run("--profile", "zero3", "--set", "hardware.capacity_bytes=0")
+    code, out, _ = run("--profile", "demo")
     assert code == 0
     assert "hardware.capacity_bytes is 0, so nothing was compared" in out
     assert "headroom" not in out

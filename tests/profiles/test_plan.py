@@ -114,7 +114,9 @@ def test_an_unquantised_base_takes_its_type_times_its_parameters() -> None:
 def test_auto_is_float32_on_a_cpu_and_bfloat16_where_a_gpu_is_named() -> None:
     cpu = plan_of("demo", "quantization.kind=none").per_gpu[0].components["policy_weights"]
     gpu = (
-        plan_of("demo", "quantization.kind=none", "hardware.gpu=H100").per_gpu[0].components["policy_weights"]
+        plan_of("demo", "quantization.kind=none", "hardware.gpu=H100", "hardware.capacity_bytes=85520809984")
+        .per_gpu[0]
+        .components["policy_weights"]
     )
     assert (cpu, gpu) == (4 * 134_515_008, 2 * 134_515_008)
 
@@ -335,7 +337,13 @@ def test_a_round_70b_fits_where_there_is_room_for_its_gradients() -> None:
 
 
 def test_all_weights_of_a_known_model_are_trained_in_its_own_type() -> None:
-    plan = plan_of("demo", "adapter.kind=none", "quantization.kind=none", "hardware.gpu=H100")
+    plan = plan_of(
+        "demo",
+        "adapter.kind=none",
+        "quantization.kind=none",
+        "hardware.gpu=H100",
+        "hardware.capacity_bytes=85520809984",
+    )
     step, parameters = plan.per_gpu[0].phases["step"], 134_515_008
     assert plan.model.trainable_parameters == parameters
     assert (step["policy_weights"], step["reference_weights"]) == (2 * parameters, 2 * parameters)

@@ -24,6 +24,10 @@ _ADDED_TO_NAMES = re.compile(r"[-_](instruct|chat|it|hf|base|thinking|bnb-4bit|\
 """Parts of a name that do not change the sizes: fine-tuning and the context length."""
 
 
+class _Kind(msgspec.Struct):
+    model_type: str
+
+
 def find_architecture(base: str, profile_name: str) -> Architecture:
     """The architecture of `model.base`: a local folder first, then a known name whoever owns it, then the cache.
 
@@ -62,14 +66,16 @@ def read_config(path: Path) -> ModelConfig:
     text = read_text(path, str(path))
     try:
         whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        config = msgspec.json.decode(whole.get("text_config", text), type=ModelConfig)
+        own = whole.get("text_config", text)
+        kind = msgspec.json.decode(own, type=_Kind).model_type
+        config = msgspec.json.decode(own, type=ModelConfig) if kind in FAMILIES else None
     except (msgspec.DecodeError, RecursionError) as error:
         raise PlanUnavailableError(
             f"{path}: {one_line(str(error))}; give a causal language model's config"
         ) from None
-    if config.model_type not in FAMILIES:
+    if config is None:
         raise PlanUnavailableError(
-            f"{path}: model_type: {config.model_type!r} is not counted, so there is no plan; "
+            f"{path}: model_type: {kind!r} is not counted, so there is no plan; "
             f"known are {', '.join(FAMILIES)}"
         )
     for field in msgspec.structs.fields(config):
