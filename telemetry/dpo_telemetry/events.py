@@ -234,6 +234,9 @@ class Header(msgspec.Struct, frozen=True):
     v: int
 
 
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is damage: no event of ours comes near it."""
+
 NOT_READABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding damaged bytes raises: no JSON, wrong fields, no UTF-8, nesting without end."""
 
@@ -295,6 +298,17 @@ def decode(line: bytes) -> AnyEvent | None:
         if header.k in KINDS and header.v <= SCHEMA_VERSION:
             raise
         return None
+
+
+def decode_all(lines: list[bytes]) -> list[AnyEvent]:
+    """The events of whole lines, all or none.
+
+    Raises:
+        NOT_READABLE: one of them is no event that this version knows, or is longer than `MAX_LINE_BYTES`.
+    """
+    if lines and max(map(len, lines)) > MAX_LINE_BYTES:
+        raise ValueError("a line is too long")
+    return _decoder.decode_lines(b"\n".join(lines))
 
 
 def to_number(value: float) -> Number:

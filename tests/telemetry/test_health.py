@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dpo_telemetry.events import Alert
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.diagnosis import Diagnosis
 from dpo_telemetry.health.findings import findings
-from dpo_telemetry.health.rule import LN2, Context
+from dpo_telemetry.health.kind import LN2
+from dpo_telemetry.health.rule import Context
 from dpo_telemetry.series.columns import Table
 
 Row = dict[str, float]
@@ -209,7 +208,10 @@ def test_a_loss_that_stays_that_of_a_coin_toss_is_not_falling(seed: int) -> None
     ]
     assert "loss_not_falling" not in codes(diagnose(rows[:49]))
     found = alert(diagnose(rows), "loss_not_falling")
-    assert (found.severity, found.last_step, found.count) == ("warning", 120, 120)
+    assert (found.severity, found.metric) == ("warning", "loss")
+    assert found.step is not None
+    assert 50 <= found.step <= 60
+    assert abs(found.evidence["loss"] - LN2) < 0.005
 
 
 def test_a_loss_that_blows_up_is_not_falling_either() -> None:
@@ -278,24 +280,6 @@ def test_printed_digits_do_not_hide_rounding_to_bf16() -> None:
     assert "multiples of 8" in alert(diagnose(rows), "bf16_rounding").message
 
 
-NUMBERS = st.sampled_from(
-    [0.0, LN2, 0.6914, 0.5, -536.0, -0.1, -211.37, 1e-6, 5e-324, -1e308, math.nan, math.inf]
-)
-NAMES = (
-    "loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/margins",
-    "logps/chosen", "logps/rejected",
-)  # fmt: skip
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.dictionaries(st.sampled_from(NAMES), NUMBERS), max_size=20), st.sampled_from([1, 8]))
-def test_rows_fed_one_by_one_show_what_they_show_at_once(rows: list[Row], repeats: int) -> None:
-    rows = rows * repeats
-    live, replayed = diagnose(rows, at_once=False), diagnose(rows)
-    assert live.alerts() == replayed.alerts()
-    assert live.findings() == replayed.findings()
-
-
 def test_a_healthy_run_fed_one_by_one_is_healthy() -> None:
     assert codes(diagnose(healthy(), at_once=False)) == []
 
@@ -310,7 +294,7 @@ def test_truncated_completions_explain_all_that_follows_from_them() -> None:
     rows = still(60, grad_norm=0.0, logps__chosen=0.0, logps__rejected=0.0, logits__rejected=math.nan)
     (found,) = diagnose(rows).findings()
     assert found.cause == "completions truncated away"
-    assert found.codes == ["empty_completions", "nonfinite", "loss_not_falling"]
+    assert found.codes == ["empty_completions", "nonfinite", "loss_not_falling", "grad_vanishing"]
     assert "max_length" in found.text
     assert "max_length" in found.try_
 
@@ -326,12 +310,10 @@ def test_a_frozen_adapter_explains_the_loss() -> None:
 
 
 def test_what_is_for_information_is_no_finding_and_what_is_unknown_is_one() -> None:
-    recorded = Alert(
-        v=1, t=1.0, m=1.0, code="gpu_lost", severity="critical", message="GPU 3 fell off the bus"
-    )
+    recorded = Alert(v=1, t=1.0, m=1.0, code="fan_slow", severity="critical", message="fan 3 turns slowly")
     info = HealthAlert(code="bf16_rounding", severity="info", message="rounded")
     (found,) = findings([info, HealthAlert.of_event(recorded)])
-    assert (found.cause, found.codes, found.text) == ("gpu lost", ["gpu_lost"], "GPU 3 fell off the bus.")
+    assert (found.cause, found.codes, found.text) == ("fan slow", ["fan_slow"], "Fan 3 turns slowly.")
     assert findings([]) == []
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_telemetry import events
-from dpo_telemetry.reader.lines import MAX_LINE_BYTES, LineReader
+from dpo_telemetry.events import MAX_LINE_BYTES
+from dpo_telemetry.reader.lines import LineReader
 
 
 def beat(step: int) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpo_telemetry import events
 from dpo_telemetry.reader import source as source_module
-from dpo_telemetry.reader.model import RunModel
+from dpo_telemetry.reader.model import AttemptView, RunModel
 from dpo_telemetry.reader.source import Chunk, DirectorySource
 from dpo_telemetry.rundir.create import create_attempt
 from dpo_telemetry.rundir.exits import HostExit
@@ -70,8 +70,13 @@ def seen(model: RunModel) -> dict[str, Any]:
         "unknown": model.unknown_lines,
         "lost": model.lost_events,
         "offsets": model.offsets(),
-        "attempts": {number: vars(attempt) for number, attempt in model.attempts.items()},
+        "attempts": {number: facts(attempt) for number, attempt in model.attempts.items()},
     }
+
+
+def facts(attempt: AttemptView) -> dict[str, Any]:
+    watched = {"budget": attempt.budget.ranks(), "memory_watch": attempt.memory_watch.alerts()}
+    return vars(attempt) | watched
 
 
 def a_whole_run(lines: Lines) -> bytes:

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.foreign.log import ForeignLog
 from dpo_telemetry.foreign.open import open_log
+from dpo_telemetry.foreign.source import open_source
 from dpo_telemetry.foreign.stdout import MAX_SEGMENT_BYTES, read
 
 
@@ -26,7 +27,8 @@ def log(tmp_path: Path) -> Path:
 
 def parse(path: Path, text: str | bytes) -> ForeignLog:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read(path)
+    with open_source(path) as source:
+        return read(source)
 
 
 def steps(log: ForeignLog, name: str = "loss") -> list[int]:
@@ -163,7 +165,7 @@ def test_closing_summaries_and_other_dicts_are_no_rows(log: Path) -> None:
 
 
 def test_rows_that_are_broken_are_counted(log: Path) -> None:
-    text = "{'loss': 0.7}\n{'loss': 0.6, 'grad_no\n{'loss': tensor(0.5), 'epoch': 1}\n"
+    text = "{'loss': 0.7}\n{'loss': 0.6, 'grad_no\n{'loss': <Tensor at 0x7f>, 'note': 'x'}\n"
     found = parse(log, text)
     assert (values(found), found.lines_not_understood) == ([0.7], 2)
 
@@ -175,7 +177,8 @@ def test_a_line_of_100_mb_is_passed_over_in_bounded_memory(log: Path) -> None:
             file.write(b"x" * (1 << 20))
         file.write(b" {'loss': 9.9}\n{'loss': 0.6}\n")
     tracemalloc.start()
-    found = read(log)
+    with open_source(log) as source:
+        found = read(source)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert values(found) == [0.7, 0.6]

@@ -92,14 +92,17 @@ def replay(
 ) -> int:
     """Look at a finished run again, or diagnose logs with --headless.
 
-    PATH is a run directory, its name or a unique prefix. With --headless it may also be a
-    trainer_state.json, a checkpoint folder or the raw output of a training script, and there may
-    be several; the exit code is 0 for clean logs, 1 for alerts, 2 for what cannot be read.
+    PATH is a run directory, its name or a unique prefix. With --headless it may also be anybody's
+    log, found out by its content (a trainer_state.json or a checkpoint folder, raw output, JSON
+    lines, CSV, TensorBoard's event files, a notebook; also compressed), or - for standard input,
+    and there may be several; the exit code is 0 for clean logs, 1 for alerts, 2 for what cannot
+    be read.
 
     \b
     Examples:
       dpo-tui replay runs/20261124-0312-demo
       dpo-tui replay --headless train.log
+      ssh node1 cat train.log | dpo-tui replay --headless -
       dpo-tui replay --headless --json --fail-on critical runs/*
       dpo-tui replay --headless --format junit logs/*.json > diagnosis.xml
     """

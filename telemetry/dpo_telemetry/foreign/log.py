@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from dpo_telemetry.series.columns import SeriesStore
+import numpy as np
+
+from dpo_telemetry.series.columns import Floats, Ints, SeriesStore, Table
 
 StepSource = Literal["logged", "progress bar", "counted"]
 
-SUMMARY_KEYS = ("train_runtime", "train_samples_per_second")
-"""A row that has one of them sums a run up and is no step."""
+MAX_METRICS = 2000
+"""More names than that are no metrics; rows that have others are counted as not understood."""
 
 
 @dataclass
@@ -27,42 +27,41 @@ class ForeignLog:
     lines_not_understood: int = 0
     beta: float | None = None
     loss_kind: str | None = None
+    shows_training: bool = False
+    """Whether any metric is one that training loops log."""
+    _names: set[str] = field(default_factory=set)
 
-    def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Add a row; metrics named `eval_...` make it one of evaluation."""
-        evaluation = is_evaluation(metrics)
-        if evaluation and "epoch" in metrics:
-            metrics = {"eval_epoch" if name == "epoch" else name: value for name, value in metrics.items()}
-        table = self.series.eval if evaluation else self.series.train
-        newest = table.newest_step()
-        if not evaluation and newest is not None and step < newest:
-            self.attempts += 1
-        table.append(step, metrics.items(), attempt=self.attempts)
-
-
-def is_evaluation(metrics: Iterable[str]) -> bool:
-    """Whether a row with these metrics is one of evaluation."""
-    return any(name.startswith("eval_") for name in metrics)
+    def admits(self, name: str) -> bool:
+        """Whether there is room for a metric of this name; takes the room."""
+        if name in self._names:
+            return True
+        if len(self._names) >= MAX_METRICS:
+            return False
+        self._names.add(name)
+        return True
 
 
-def numbers(row: dict[Any, Any]) -> dict[str, float]:
-    """The metrics of a row: numbers, and strings that mean one, under their names."""
-    return dict(_numbers(row.items()))
+class Chunk:
+    """Rows of one table within a chunk of a log, gathered metric by metric."""
+
+    def __init__(self, table: Table, steps: Ints, attempts: Ints) -> None:
+        self._table, self._steps, self._attempts = table, steps, attempts
+        self._pieces: dict[str, list[tuple[Ints, Floats]]] = {}
+
+    def add(self, name: str, rows: Ints, values: Floats) -> None:
+        """Values of one metric: `rows` are indices into this chunk, shape (n,) like the values."""
+        if len(rows):
+            self._pieces.setdefault(name, []).append((rows, values))
+
+    def append(self) -> None:
+        """Add the rows to the table."""
+        columns = {name: _joined(pieces) for name, pieces in self._pieces.items()}
+        self._table.extend(self._steps, columns, attempts=self._attempts)
 
 
-def _numbers(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, float]]:
-    for name, value in items:
-        if not isinstance(name, str) or isinstance(value, bool):
-            continue
-        if isinstance(value, int | float | str):
-            try:
-                yield name, float(value)
-            except (ValueError, OverflowError):
-                continue
-
-
-def as_step(value: object) -> int | None:
-    """A step as a row gives it; None when it is no whole number."""
-    if isinstance(value, int | float) and math.isfinite(value) and value == int(value) and abs(value) < 2**53:
-        return int(value)
-    return None
+def _joined(pieces: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
+    if len(pieces) == 1:
+        return pieces[0]
+    rows = np.concatenate([rows for rows, _ in pieces])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], np.concatenate([values for _, values in pieces])[order]

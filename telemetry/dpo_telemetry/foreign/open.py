@@ -1,25 +1,26 @@
-"""Opens whatever a path holds: a run directory, a trainer state, or raw output."""
+"""Opens whatever a path holds: a run directory of ours, or a log in any format that is known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dpo_telemetry.errors import TelemetryError
-from dpo_telemetry.foreign import stdout, trainer_state
 from dpo_telemetry.foreign.log import ForeignLog, StepSource
+from dpo_telemetry.foreign.read import read_foreign
+from dpo_telemetry.foreign.source import STANDARD_INPUT
 from dpo_telemetry.health.alerts import Finding, HealthAlert
 from dpo_telemetry.health.diagnosis import Diagnosis
 from dpo_telemetry.health.findings import findings
 from dpo_telemetry.health.rule import Context
 from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.layout import RunDirectory
-from dpo_telemetry.series.columns import SeriesStore
+from dpo_telemetry.series.columns import Rows, SeriesStore
 from dpo_telemetry.text import printable
 
-MAX_JSON_BYTES = 1 << 30
-"""A trainer state is read whole; a larger file is refused."""
-HEAD_BYTES = 4096
+ROWS_AT_ONCE = 1 << 16
+"""What rules compute beside a chunk is as large as the chunk."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,28 @@ class ReplayedLog:
 
 
 def open_log(path: Path) -> ReplayedLog:
-    """Read and diagnose one log.
+    """Read and diagnose one log; `-` is standard input.
 
     Raises:
         TelemetryError: nothing is there, it cannot be read, or it holds no metrics.
     """
     try:
-        log = _open_run(path) if (path / "run.json").is_file() else _diagnosed(path, _open_foreign(path))
+        if path != STANDARD_INPUT and (path / "run.json").is_file():
+            log = _open_run(path)
+        else:
+            foreign = read_foreign(path)
+            if not foreign.shows_training:
+                raise _nothing(path)
+            log = _diagnosed(path, foreign)
     except OSError as error:
         raise TelemetryError(f"{path}: cannot be read: {error.strerror}") from error
     if not len(log.series.train) and not len(log.series.eval) and not log.alerts:
-        raise TelemetryError(f"{path}: nothing to diagnose: it holds no row of metrics")
+        raise _nothing(path)
     return log
+
+
+def _nothing(path: Path) -> TelemetryError:
+    return TelemetryError(f"{path}: nothing to diagnose: it holds no row of metrics")
 
 
 def _open_run(path: Path) -> ReplayedLog:
@@ -66,30 +77,22 @@ def _open_run(path: Path) -> ReplayedLog:
     )
 
 
-def _open_foreign(path: Path) -> ForeignLog:
-    if path.is_dir():
-        state = trainer_state.in_folder(path)
-        if state is None:
-            raise TelemetryError(
-                f"{path}: neither a run directory (run.json) nor a checkpoint ({trainer_state.FILE_NAME})"
-            )
-        path = state
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-    if not head:
-        raise TelemetryError(f"{path}: is empty")
-    if trainer_state.matches(head) and path.stat().st_size <= MAX_JSON_BYTES:
-        log = trainer_state.read(path, path.read_bytes())
-        if log is not None:
-            return log
-    return stdout.read(path)
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        yield Rows(
+            rows.steps[part],
+            {name: values[part] for name, values in rows.columns.items()},
+            {name: present[part] for name, present in rows.present.items()},
+        )
 
 
 def _diagnosed(path: Path, log: ForeignLog) -> ReplayedLog:
     steps_known = log.step_source != "counted"
     diagnosis = Diagnosis(Context(beta=log.beta, loss_kind=log.loss_kind, steps_known=steps_known))
     for table in (log.series.train, log.series.eval):
-        diagnosis.feed(table.rows(table.effective_rows()))
+        for chunk in _chunks(table.rows(table.effective_rows())):
+            diagnosis.feed(chunk)
     return ReplayedLog(
         source=printable(str(path)),
         format=log.format,

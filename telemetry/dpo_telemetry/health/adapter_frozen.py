@@ -11,26 +11,31 @@ from __future__ import annotations
 import numpy as np
 
 from dpo_telemetry.health.alerts import HealthAlert
-from dpo_telemetry.health.rule import Context, Sighting
+from dpo_telemetry.health.kind import REFERENCED
+from dpo_telemetry.health.rule import Context, Rule, Sighting
 from dpo_telemetry.series.columns import Mask, Rows
 
 CODE = "adapter_frozen"
 
-MIN_ROWS = 5
-"""Rows after step 1 that have to agree: warm-up may start with a learning rate of 0."""
 FIRST_STEP = 2
+"""The row of step 1 is computed before the first update."""
 
 
-class AdapterFrozen:
+class AdapterFrozen(Rule):
     """Counts rows in which both rewards are exactly 0 behind the first update."""
 
+    KINDS = REFERENCED
+    NEEDS = ("rewards/chosen", "rewards/rejected")
+    SEVERITIES = ("critical",)
+
     def __init__(self, context: Context) -> None:
+        self._min_rows = context.thresholds.frozen_rows
         self._still = Sighting()
         self._moved = False
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows."""
-        if self._moved or not {"rewards/chosen", "rewards/rejected"} <= rows.columns.keys():
+        if self._moved or not set(self.NEEDS) <= rows.columns.keys():
             return
         chosen, rejected = rows.columns["rewards/chosen"], rows.columns["rewards/rejected"]
         judged = np.isfinite(chosen) & np.isfinite(rejected)
@@ -42,7 +47,7 @@ class AdapterFrozen:
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
         seen = self._still
-        if self._moved or seen.count < MIN_ROWS:
+        if self._moved or seen.count < self._min_rows:
             return []
         return [
             HealthAlert(
@@ -56,6 +61,8 @@ class AdapterFrozen:
                 " not change",
                 advice="Load the adapter with is_trainable=True, see that the optimizer holds its parameters,"
                 " and that the reference is a copy and not the policy itself.",
+                evidence={"reward": 0.0, "rows": seen.count},
+                references=["trl#1311", "trl#2553"],
             )
         ]
 

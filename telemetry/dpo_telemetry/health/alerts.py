@@ -21,6 +21,10 @@ class HealthAlert(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that show it."""
     message: str
     advice: str = ""
+    evidence: dict[str, float] = {}
+    """Figures that were seen, finite ones; empty for what another process wrote down."""
+    references: list[str] = []
+    """Threads (`trl#2435`) and papers (`arXiv 2402.13228`) that describe the symptom."""
 
     @classmethod
     def of_event(cls, event: Alert) -> HealthAlert:

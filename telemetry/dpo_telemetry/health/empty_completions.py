@@ -10,19 +10,23 @@ from __future__ import annotations
 import numpy as np
 
 from dpo_telemetry.health.alerts import HealthAlert
-from dpo_telemetry.health.rule import Context, Sighting
+from dpo_telemetry.health.kind import PREFERENCE
+from dpo_telemetry.health.rule import Context, Rule, Sighting
+from dpo_telemetry.health.windows import figures
 from dpo_telemetry.series.columns import Rows
 
 CODE = "empty_completions"
 
-CRITICAL_SHARE = 0.5
-"""From this share of the rows on, the run learns (next to) nothing."""
 
-
-class EmptyCompletions:
+class EmptyCompletions(Rule):
     """Counts rows whose log-probs are exactly 0."""
 
+    KINDS = PREFERENCE
+    NEEDS = ("logps/chosen", "logps/rejected")
+    SEVERITIES = ("warning", "critical")
+
     def __init__(self, context: Context) -> None:
+        self._critical_share = context.thresholds.empty_critical_share
         self._empty = Sighting()
         self._judged = 0
 
@@ -45,14 +49,17 @@ class EmptyCompletions:
         return [
             HealthAlert(
                 code=CODE,
-                severity="critical" if share >= CRITICAL_SHARE else "warning",
+                severity="critical" if share >= self._critical_share else "warning",
                 metric="logps/chosen",
                 step=seen.first_step,
                 last_step=seen.last_step,
                 count=seen.count,
                 message=f"log-probs are exactly 0 in {share:.0%} of the rows: no token of those completions"
                 " reaches the loss, as when max_length cuts them off behind their prompts",
-                advice="Raise max_length until completions fit behind their prompts, or drop the pairs that do"
+                advice="Raise max_length until completions fit behind their prompts, or drop the pairs"
+                " that do"
                 " not fit; check that the loss mask does not cover the completion.",
+                evidence=figures({"share": share, "rows": self._judged}),
+                references=["trl#2435"],
             )
         ]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from dpo_telemetry.events import Severity
 from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.health.kind import Kind
+from dpo_telemetry.health.thresholds import Thresholds
 from dpo_telemetry.series.columns import Rows
-
-LN2 = math.log(2)
-"""The sigmoid loss of a margin of 0: -log sigmoid(0)."""
-
-LN2_TOLERANCE = 2.5e-3
-"""Half a step of bf16's grid near 0.69, so that a rounded ln 2 (0.6914) still counts as ln 2."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Context:
     """A trained adapter under dropout: training rows then differ from the reference at step 1."""
     steps_known: bool = True
     """False where steps are counted rows: the first row may then sum up many updates."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     @property
     def assumed_beta(self) -> float:
@@ -48,6 +46,7 @@ class Context:
             dropout_on_trained_adapter=bool(adapter.get("path"))
             and isinstance(dropout, int | float)
             and dropout > 0,
+            thresholds=Thresholds.of_table(_section(profile, "health")),
         )
 
 
@@ -57,7 +56,21 @@ def _section(profile: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 class Rule(Protocol):
-    """One rule; `feed` takes rows in order, `alerts` says what they show so far."""
+    """One rule; `feed` takes rows in order, `alerts` says what they show so far.
+
+    Memory does not grow with the rows, and what `alerts` says does not depend on how they were
+    cut into chunks. Training and evaluation rows come in chunks of their own, in any order
+    between the two.
+    """
+
+    KINDS: ClassVar[frozenset[Kind]]
+    """Kinds of training that the rule can judge; `Diagnosis` keeps it silent about others."""
+    NEEDS: ClassVar[tuple[str, ...]]
+    """Metrics without which it is silent."""
+    SEVERITIES: ClassVar[tuple[Severity, ...]]
+    """Severities that its alerts can have."""
+
+    def __init__(self, context: Context) -> None: ...
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows. A live step is a chunk of one row."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dpo_telemetry import events
-from dpo_telemetry.events import AnyEvent
-
-MAX_LINE_BYTES = 1 << 20
-"""A longer line is damage: no event of ours comes near it."""
+from dpo_telemetry.events import MAX_LINE_BYTES, AnyEvent
 
 
 class LineReader:
@@ -39,11 +36,18 @@ class LineReader:
         last = more.pop()
         if event := self._complete():
             yield event
-        for line in more:
-            self._extend(line)
-            if event := self._complete():
-                yield event
+        yield from self._whole(more)
         self._extend(last)
+
+    def _whole(self, lines: list[bytes]) -> Iterator[AnyEvent]:
+        """Events of whole lines; all at once where none is anything but an event that is known."""
+        try:
+            yield from events.decode_all(lines)
+        except events.NOT_READABLE:
+            for line in lines:
+                self._extend(line)
+                if event := self._complete():
+                    yield event
 
     @property
     def unfinished(self) -> bool:

@@ -17,13 +17,15 @@ from dpo_telemetry.budget import Budget
 from dpo_telemetry.events import AnyEvent
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.diagnosis import RULES, Diagnosis
+from dpo_telemetry.health.memory_watch import MEMORY_RULES, MemoryWatch
 from dpo_telemetry.health.rule import Context
 from dpo_telemetry.health.samples import with_samples
 from dpo_telemetry.reader.lines import LineReader
+from dpo_telemetry.reader.rows import RowBatch
 from dpo_telemetry.reader.source import Chunk
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunInfo
-from dpo_telemetry.series.columns import SeriesStore, Table
+from dpo_telemetry.series.columns import SeriesStore
 
 T = TypeVar("T")
 
@@ -50,6 +52,10 @@ class AttemptView:
     """How rank 0 says it ended."""
     host_exits: list[HostExit] = field(default_factory=list)
     """How the agents say that their part of the job ended."""
+    memory_watch: MemoryWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory_watch = MemoryWatch(self.budget)
 
 
 @dataclass
@@ -102,9 +108,11 @@ class RunModel:
         self._whole: dict[str, bytes] = {}
         self._open_phases: list[events.Phase] = []
         self._ranks_by_pid: dict[tuple[int, str, str], int] = {}
+        self._train_rows, self._eval_rows = RowBatch("epoch"), RowBatch("eval_epoch")
         self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
         self._last_steps: dict[int, int] = {}
         self._context = Context()
+        self._judged_profile: dict[str, Any] = {}
         self._judged = [0, 0]
         self._judged_order: tuple[int, ...] = (0, 0, 0)
 
@@ -139,11 +147,15 @@ class RunModel:
 
         What a keeper's rules said is left out: they are the same rules, over what was effective then.
         """
-        judged = (with_samples(alert, self.samples) for alert in self.diagnosis.alerts())
-        found = {(alert.code, alert.metric): alert for alert in judged}
+        found = {(alert.code, alert.metric): alert for alert in self.judged_alerts()}
         for event in self._told_alerts:
             found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
         return sorted(found.values(), key=HealthAlert.rank)
+
+    def judged_alerts(self) -> list[HealthAlert]:
+        """What the rules say of the effective rows, and of the newest attempt's memory."""
+        found = [with_samples(alert, self.samples) for alert in self.diagnosis.alerts()]
+        return found + (self.attempt.memory_watch.alerts() if self.attempt else [])
 
     @property
     def last_step(self) -> int:
@@ -206,7 +218,9 @@ class RunModel:
         return attempt < max(self.attempts) or bool(self.attempts[attempt].host_exits)
 
     def _attempt(self, number: int) -> AttemptView:
-        return self.attempts.setdefault(number, AttemptView(number))
+        if number not in self.attempts:
+            self.attempts[number] = AttemptView(number)
+        return self.attempts[number]
 
     @staticmethod
     def _rate(amounts: list[tuple[int | None, float | None]]) -> float | None:
@@ -223,6 +237,8 @@ class RunModel:
         for event in reader.feed(chunk.data):
             process.last_seen_s = event.t
             self._apply_event(event, process)
+        self._train_rows.flush(self.series.train, attempt)
+        self._eval_rows.flush(self.series.eval, attempt)
 
     def _apply_whole(self, chunk: Chunk, attempt: AttemptView, name: str) -> None:
         if name == "profile.toml":
@@ -262,7 +278,7 @@ class RunModel:
                 process.last_step_s = event.t
                 self._apply_step(event, process)
             case events.Eval():
-                self._append(self.series.eval, event, process.attempt)
+                self._eval_rows.add(event)
             case events.Start():
                 process.start = event
                 if event.role == "rank" and event.rank is not None:
@@ -277,8 +293,7 @@ class RunModel:
             case events.Phase():
                 self._apply_phase(event, process)
             case events.Memory():
-                self.memory[process.rank or 0] = event
-                self._attempt(process.attempt).budget.measure(process.rank or 0, event)
+                self._apply_memory(event, process)
             case events.Gpu():
                 self._apply_gpu(event, process)
             case events.Host():
@@ -287,6 +302,12 @@ class RunModel:
                 self.lost_events += event.lost
             case _:
                 self._collect(event, process)
+
+    def _apply_memory(self, event: events.Memory, process: ProcessView) -> None:
+        rank, attempt = process.rank or 0, self._attempt(process.attempt)
+        self.memory[rank] = event
+        attempt.budget.measure(rank, event)
+        attempt.memory_watch.feed(rank, event)
 
     def _apply_gpu(self, event: events.Gpu, process: ProcessView) -> None:
         self.gpus[event.host, event.index] = event
@@ -301,7 +322,7 @@ class RunModel:
             case events.Alert():
                 self.recorded_alerts.append(event)
                 by_keeper = process.start is not None and process.start.role == "keeper"
-                if not (by_keeper and event.code in RULES):
+                if not (by_keeper and (event.code in RULES or event.code in MEMORY_RULES)):
                     self._told_alerts.append(event)
             case events.Checkpoint():
                 self.checkpoints.append(event)
@@ -318,7 +339,7 @@ class RunModel:
             return
         self._last_steps[process.attempt] = max(event.step, self._last_steps.get(process.attempt, 0))
         if event.metrics:
-            self._append(self.series.train, event, process.attempt)
+            self._train_rows.add(event)
         self._recent.append(event)
 
     def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
@@ -328,18 +349,13 @@ class RunModel:
         self._open_phases = outer if event.state == "end" else [*outer, event]
         self.phase = self._open_phases[-1] if self._open_phases else event
 
-    @staticmethod
-    def _append(table: Table, event: events.Step | events.Eval, attempt: int) -> None:
-        metrics = [(name, events.from_number(value)) for name, value in event.metrics.items()]
-        if event.epoch is not None:
-            metrics.append(("epoch" if isinstance(event, events.Step) else "eval_epoch", event.epoch))
-        table.append(event.step, metrics, attempt=attempt, wall_s=event.t)
-
     def _judge(self) -> None:
         """Let the health rules see the new rows; where rows were superseded they start over."""
         tables = (self.series.train, self.series.eval)
         newest = max(self.attempts, default=0)
-        context = Context.of_profile(self.attempts[newest].profile) if newest else Context()
+        profile = self.attempts[newest].profile if newest else {}
+        context = self._context if profile is self._judged_profile else Context.of_profile(profile)
+        self._judged_profile = profile
         order = (newest, *(table.out_of_order() for table in tables))
         start_over = order != self._judged_order or context != self._context
         if start_over:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -90,6 +91,40 @@ class Table:
             column.rows.append(row)
             column.values.append(value)
 
+    def extend(
+        self,
+        steps: Ints,
+        columns: Mapping[str, tuple[Ints, Floats]],
+        *,
+        attempts: Ints,
+        wall_s: Floats | float = 0.0,
+    ) -> None:
+        """Add many rows at once.
+
+        Args:
+            steps: step of each row, shape (n,).
+            columns: by metric, which of these rows logged it (indices from 0, rising) and its values.
+            attempts: attempt of each row, shape (n,).
+            wall_s: wall clock of each, shape (n,), or of all of them, seconds since the epoch; 0 where the log
+                does not say.
+        """
+        n, first = len(steps), len(self._steps)
+        if n == 0:
+            return
+        before = int(steps[0]) - 1 if self._last_step is None else self._last_step
+        reached = np.maximum.accumulate(np.append(np.int64(before), steps))
+        self._out_of_order += int((steps <= reached[:-1]).sum())
+        self._last_step = int(reached[-1])
+        self._steps.frombytes(np.ascontiguousarray(steps, np.int64).tobytes())
+        self._attempts.frombytes(np.ascontiguousarray(attempts, np.int64).tobytes())
+        self._wall_s.frombytes(np.full(n, wall_s, np.float64).tobytes())
+        for name, (rows, values) in columns.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = _Column()
+            column.rows.frombytes((rows.astype(np.int64) + first).tobytes())
+            column.values.frombytes(np.ascontiguousarray(values, np.float64).tobytes())
+
     def names(self) -> list[str]:
         """Metrics that any row logged, in the order of their first appearance."""
         return list(self._columns)
@@ -133,9 +168,11 @@ class Table:
         """Rows by index, aligned over all metrics."""
         columns: dict[str, Floats] = {}
         present: dict[str, Mask] = {}
+        # Of a long run a second copy of every column is what memory would not hold.
+        all_rows = len(indices) == len(self) and bool((indices == np.arange(len(self))).all())
         for name in self._columns:
             values, mask = self._aligned(name)
-            columns[name], present[name] = values[indices], mask[indices]
+            columns[name], present[name] = (values, mask) if all_rows else (values[indices], mask[indices])
         return Rows(np.array(self._steps, np.int64)[indices], columns, present)
 
     def tail(self, start: int) -> Rows:
@@ -148,17 +185,17 @@ class Table:
         present: dict[str, Mask] = {}
         for name, column in self._columns.items():
             values, mask = np.full(n, np.nan), np.zeros(n, np.bool_)
-            at = len(column.rows) - 1
-            while at >= 0 and column.rows[at] >= start:
-                values[column.rows[at] - start] = column.values[at]
-                mask[column.rows[at] - start] = True
-                at -= 1
+            first = bisect_left(column.rows, start)
+            rows = np.array(column.rows[first:], np.int64) - start
+            values[rows], mask[rows] = np.array(column.values[first:]), True
             if mask.any():
                 columns[name], present[name] = values, mask
         return Rows(np.array(self._steps[start:], np.int64), columns, present)
 
     def _aligned(self, name: str) -> tuple[Floats, Mask]:
         column = self._columns[name]
+        if len(column.rows) == len(self._steps):
+            return np.array(column.values), np.ones(len(self._steps), np.bool_)
         values, mask = np.full(len(self._steps), np.nan), np.zeros(len(self._steps), np.bool_)
         rows = np.array(column.rows, np.int64)
         values[rows], mask[rows] = np.array(column.values), True

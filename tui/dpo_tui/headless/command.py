@@ -16,6 +16,7 @@ from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_FINE, EXIT_USAGE, render
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.events import Severity
 from dpo_telemetry.foreign.open import ReplayedLog, open_log
+from dpo_telemetry.foreign.source import STANDARD_INPUT
 from dpo_telemetry.rundir.find import find_run, runs_directory
 from dpo_telemetry.text import printable
 from dpo_tui.headless.list import Listing
@@ -47,7 +48,7 @@ def replay_headless(
         if form == "text" and len(paths) > 1:
             listing.add(outcome)
         elif form == "text" and outcome.result is not None and log is not None:
-            print_page(console, outcome.result, log.series)
+            print_page(console, outcome.result, log)
     if form == "text" and len(paths) > 1:
         listing.finish()
     elif form == "json":
@@ -82,9 +83,9 @@ def _with_progress(paths: Sequence[str]) -> Iterable[str]:
 
 
 def _path_of(text: str, runs_dir: str | None) -> Path:
-    """What is there under this path, else the run of this name."""
+    """What is there under this path, standard input for `-`, else the run of this name."""
     path = Path(text)
-    if path.exists() or path.name != text:
+    if path == STANDARD_INPUT or path.exists() or path.name != text:
         return path
     try:
         return find_run(text, runs_directory(runs_dir)).path

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpo_telemetry.events import Severity
+from dpo_telemetry.foreign.open import ReplayedLog
 from dpo_telemetry.health.alerts import Finding, HealthAlert
 from dpo_telemetry.series.columns import SeriesStore
 from dpo_telemetry.text import printable
@@ -16,19 +17,26 @@ from dpo_tui.headless.sparkline import sparkline
 
 SEVERITY_STYLE: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 MIN_SPARKLINE_CELLS, MAX_SPARKLINE_CELLS = 8, 40
+SHOWN_REFERENCES = 4
 TABLE_CELLS = 76
 """What the columns before the sparkline take when their figures are long."""
 
 
-def print_page(console: Console, result: Result, series: SeriesStore) -> None:
-    """Verdict, findings with what to try, alerts, and a table of metrics."""
+def print_page(console: Console, result: Result, log: ReplayedLog) -> None:
+    """Verdict, findings with their evidence and what to try, alerts for information, and a table of metrics."""
     console.print(_verdict(result))
     for number, finding in enumerate(result.findings, 1):
-        console.print(_finding(number, finding))
-    for alert in result.alerts:
+        console.print(_finding(number, finding, _of_finding(finding, log.alerts)))
+    for alert in log.alerts:
         if alert.severity == "info":
             console.print(_alert(alert))
-    console.print(_metrics(result, series, console.width))
+    console.print(_metrics(result, log.series, console.width))
+
+
+def _of_finding(finding: Finding, alerts: list[HealthAlert]) -> list[HealthAlert]:
+    """The alerts that a finding is made of, its cause first."""
+    serious = [alert for alert in alerts if alert.severity != "info"]
+    return [alert for code in finding.codes for alert in serious if alert.code == code]
 
 
 def _verdict(result: Result) -> RenderableType:
@@ -55,10 +63,19 @@ def _span(result: Result) -> str:
     return f"{rows}, steps {result.first_step} to {result.last_step} ({result.step_source})"
 
 
-def _finding(number: int, finding: Finding) -> RenderableType:
+def _finding(number: int, finding: Finding, alerts: list[HealthAlert]) -> RenderableType:
     head = Text.assemble((f"{number}. {finding.cause}", "bold"), (f"  [{', '.join(finding.codes)}]", "dim"))
-    body = Group(Text(printable(finding.text)), Text.assemble(("Try: ", "bold"), printable(finding.try_)))
-    return Group(Text(""), head, Padding(body, (0, 0, 0, 3)))
+    lines = [Text(printable(finding.text)), Text.assemble(("Try: ", "bold"), printable(finding.try_))]
+    seen = {name: value for alert in reversed(alerts) for name, value in alert.evidence.items()}
+    if seen:
+        figures = ", ".join(f"{printable(name)} {value:.4g}" for name, value in seen.items())
+        lines.append(Text.assemble(("Seen: ", "bold"), figures))
+    known = list(dict.fromkeys(reference for alert in alerts for reference in alert.references))
+    if known:
+        lines.append(
+            Text.assemble(("See: ", "bold"), printable(", ".join(known[:SHOWN_REFERENCES])), style="dim")
+        )
+    return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 3)))
 
 
 def _alert(alert: HealthAlert) -> RenderableType:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from xml.etree import ElementTree
 
 from dpo_telemetry.events import SEVERITIES, Severity
-from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.text import printable
-from dpo_tui.headless.result import Outcome
+from dpo_tui.headless.result import Outcome, ReportedAlert
 
 SUITE = "dpo-tui replay"
 _GITHUB_LEVEL: dict[Severity, str] = {"critical": "error", "warning": "warning", "info": "notice"}
@@ -65,7 +64,7 @@ REPORTS: dict[str, Callable[[Iterable[Outcome], Severity], Iterator[str]]] = {
 """By the name that `--format` takes."""
 
 
-def _grave(alert: HealthAlert, fail_on: Severity) -> bool:
+def _grave(alert: ReportedAlert, fail_on: Severity) -> bool:
     return SEVERITIES.index(alert.severity) >= SEVERITIES.index(fail_on)
 
 

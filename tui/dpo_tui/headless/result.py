@@ -26,6 +26,24 @@ class MetricSummary(msgspec.Struct, frozen=True):
     nonfinite: int
 
 
+class ReportedAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert with the keys that programs may rely on; people also see its evidence and references."""
+
+    code: str
+    severity: Severity
+    metric: str | None
+    step: int | None
+    last_step: int | None
+    count: int
+    message: str
+    advice: str
+
+    @classmethod
+    def of(cls, alert: HealthAlert) -> ReportedAlert:
+        """What of an alert is reported."""
+        return cls(**{name: getattr(alert, name) for name in cls.__struct_fields__})
+
+
 class Result(msgspec.Struct, frozen=True):
     """One log, read and diagnosed."""
 
@@ -39,7 +57,7 @@ class Result(msgspec.Struct, frozen=True):
     superseded_rows: int
     lines_not_understood: int
     metrics: dict[str, MetricSummary]
-    alerts: list[HealthAlert]
+    alerts: list[ReportedAlert]
     findings: list[Finding]
     verdict: Literal["clean", "alerts"]
 
@@ -69,7 +87,7 @@ def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
         superseded_rows=sum(len(table.superseded_rows()) for table in tables),
         lines_not_understood=log.lines_not_understood,
         metrics={name: summary_of(series) for name, series in effective_series(log) if len(series)},
-        alerts=log.alerts,
+        alerts=[ReportedAlert.of(alert) for alert in log.alerts],
         findings=log.findings,
         verdict="alerts" if grave else "clean",
     )
