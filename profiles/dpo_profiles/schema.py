@@ -213,7 +213,7 @@ class Hardware(Section, frozen=True, kw_only=True):
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """What an alert does: ignore writes nothing down, warn does, stop ends the run with a checkpoint besides."""
+    """What an alert does: ignore shows and writes nothing, warn does both, stop ends the run with a checkpoint too."""
 
     nonfinite: Annotated[AlertAction, _meta("action", "On a loss or gradient that is NaN or infinite")] = (
         "warn"
@@ -250,6 +250,11 @@ class Alerts(Section, frozen=True, kw_only=True):
     )
     lr_zero: Annotated[AlertAction, _meta("action", "On a learning rate that is 0 for long")] = "warn"
     stalled: Annotated[AlertAction, _meta("action", "On a loss that stopped falling early")] = "warn"
+    vram_over_plan: Annotated[AlertAction, _meta("action", "On memory above what was planned")] = "warn"
+    vram_leak: Annotated[AlertAction, _meta("action", "On memory that grows from step to step")] = "warn"
+    vram_imbalance: Annotated[AlertAction, _meta("action", "On ranks that peak at different heights")] = (
+        "warn"
+    )
 
 
 class Cost(Section, frozen=True, kw_only=True):

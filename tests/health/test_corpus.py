@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,31 @@ def test_nothing_else_is_raised(name: str) -> None:
     admitted = {*label["expect"], *label["allow"]}
     raised = [alert for alert in alerts_of(name) if alert.severity != "info"]
     assert [alert for alert in raised if alert.code not in admitted] == [], label["why"]
+
+
+def diagnosed_in_pieces(name: str, piece: int) -> Iterator[Diagnosis]:
+    """The diagnosis after each few training rows, as a live run is looked at, and then with the evaluations."""
+    label = LABELS[name]
+    series = open_log(CORPUS / label["split"] / f"{name}.json").series
+    diagnosis = Diagnosis(Context(beta=label["beta"], loss_kind=label["loss_kind"]))
+    for table in (series.train, series.eval):
+        order = table.effective_rows()
+        for start in range(0, len(order), piece):
+            diagnosis.feed(table.rows(order[start : start + piece]))
+            yield diagnosis
+    yield diagnosis
+
+
+@EACH_LOG
+def test_a_live_run_ends_with_the_alerts_of_its_replay(name: str) -> None:
+    whole, pieces = (list(diagnosed_in_pieces(name, piece))[-1].alerts() for piece in (1 << 16, 7))
+    assert pieces == whole
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_is_silent_all_the_way(name: str) -> None:
+    for diagnosis in diagnosed_in_pieces(name, 7):
+        assert [alert for alert in diagnosis.alerts() if alert.severity != "info"] == []
 
 
 def test_each_label_has_its_log_and_each_log_its_label() -> None:

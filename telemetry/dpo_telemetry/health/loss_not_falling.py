@@ -45,7 +45,7 @@ class LossNotFalling(Rule):
             (Pace(long), Spread(long), Latch()),
         ]
         self._first_step: int | None = None
-        self._least = float("inf")
+        self._least = [float("inf") for _ in self._windows]
         self._first = First(1)
         self._settled = Settled()
         self._rows = 0
@@ -61,10 +61,11 @@ class LossNotFalling(Rule):
         self._rows += len(loss)
         enough = steps - self._first_step + 1 >= self._min_steps
         settled = self._settled.feed(beside(rows, "learning_rate", "loss"))
-        for pace, spread, latch in self._windows:
+        for at, (pace, spread, latch) in enumerate(self._windows):
             widths = pace.feed(steps)
             mean, error = spread.feed(loss, widths)
-            least = np.fmin.accumulate(np.append(self._least, mean))[1:]
+            least = np.fmin.accumulate(np.append(self._least[at], mean))[1:]
+            self._least[at] = float(least[-1])
             on = enough & (least >= FALLEN * LN2) & (settled >= widths) & (mean >= LN2 - self._tolerance)
             on &= mean - 2 * error >= LN2 - 2 * self._tolerance
             latch.feed(steps, on, mean < LN2 - 2 * self._tolerance, {"loss": mean, "standard_error": error})

@@ -7,8 +7,10 @@ it lies above the median of the rows before it by many times their median deviat
 estimates the standard deviation of normal noise), by a factor, above all of those rows, and
 above where the run started, so that the noise of a loss near 0 does not count; and it is part
 of the noise where rows were as high all along, as with one pair a batch. A single update
-that throws the policy away shows as well, by log-probs that become a multiple of themselves from
-one handful of rows to the next while the mean loss climbs back above its start.
+that throws the policy away shows as well: by log-probs that become a multiple of themselves from
+one handful of rows to the next while the mean loss climbs back above its start, or by losses whose
+mean climbs above the start and which scatter by a multiple of what they did, since a policy that is
+far off is far off in both directions.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.kind import SUPERVISED
 from dpo_telemetry.health.rule import Context, Rule
 from dpo_telemetry.health.windows import First, Latch, Trailing, aligned, figures
-from dpo_telemetry.series.columns import Floats, Rows
+from dpo_telemetry.series.columns import Floats, Ints, Rows
 
 CODE = "loss_spike"
 
@@ -32,6 +34,14 @@ THROWN_LOGPS = 1.8
 """Factor by which log-probs jump when an update throws the policy away."""
 THROWN_LOSS = 1.3
 """Factor by which the mean loss climbs with it."""
+SCATTER_ROWS, SCATTER_BEFORE_ROWS = 16, 32
+"""Rows whose scatter is held against that of the rows before them."""
+SCATTER_FACTOR = 2.5
+"""Factor by which the standard deviation of losses grows when a policy is thrown away."""
+SCATTER_HIGH_ROWS = 4
+"""Rows among them that have to be high, so that one or two outliers do not make the scatter."""
+SCATTER_LOSS, SCATTER_START = 1.4, 1.2
+"""Factors by which their mean has to climb, above the rows before and above the start of the run."""
 LEVEL_ROWS = 24
 """Rows that have to precede a jump, so that there is a level to jump from."""
 SHARPNESS = 2.0
@@ -67,6 +77,10 @@ class LossSpike(Rule):
         self._short, self._double = (
             {name: Trailing(rows) for name in ("loss", "logps")} for rows in (THROWN_ROWS, 2 * THROWN_ROWS)
         )
+        self._scattered = Latch()
+        rows = SCATTER_ROWS + SCATTER_BEFORE_ROWS
+        self._scatter = [[Trailing(width) for width in (SCATTER_ROWS, rows)] for _ in range(2)]
+        self._begin, self._far = First(THROWN_ROWS), Trailing(SCATTER_ROWS)
         self._logged = 0
         self._first = First(THROWN_ROWS)
 
@@ -83,14 +97,21 @@ class LossSpike(Rule):
             self._highest = max(self._highest, float(loss[spiked].max()))
             self._spikes += int(np.count_nonzero(spiked))
         self._latch.feed(steps, spiked & (share >= self._share), None, {"level": levels, "loss": loss})
+        self._watch_scatter(steps, loss)
         self._watch_jumps(rows)
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
-        seen = self._latch if self._latch.active else self._thrown
-        if not seen.active:
+        latches = (self._latch, self._thrown, self._scattered)
+        seen = next((latch for latch in latches if latch.active), None)
+        if seen is None:
             return []
-        if seen is self._thrown:
+        if seen is self._scattered:
+            text = (
+                f"the loss jumps from {seen.evidence['level']:.3g} to {seen.evidence['loss']:.3g} on"
+                f" average and scatters {seen.evidence['scatter_factor']:.1f} times as far"
+            )
+        elif seen is self._thrown:
             text = (
                 f"the loss jumps from {seen.evidence['level']:.3g} to {seen.evidence['loss']:.3g} on"
                 " average, and"
@@ -135,6 +156,24 @@ class LossSpike(Rule):
         shifted = [values[back : back + len(loss)] for back in range(ROWS_BEFORE)]
         least: Floats = np.minimum.reduce(shifted)
         return least
+
+    def _watch_scatter(self, steps: Ints, loss: Floats) -> None:
+        """Compare mean and standard deviation of the last rows with those of the rows before them."""
+        self._begin.feed(loss)
+        share = SCATTER_ROWS / (SCATTER_ROWS + SCATTER_BEFORE_ROWS)
+        moments = []
+        for values, (short, whole) in zip((loss, np.square(loss)), self._scatter, strict=True):
+            after = short.feed(values)
+            moments.append((after, (whole.feed(values) - share * after) / (1 - share)))
+        (after, before), (square_after, square_before) = moments
+        spread = np.sqrt(np.maximum(square_after - np.square(after), 0.0))
+        spread_before = np.sqrt(np.maximum(square_before - np.square(before), 0.0))
+        on = (after >= SCATTER_LOSS * before) & (after >= SCATTER_START * self._begin.median)
+        on &= (spread >= SCATTER_FACTOR * spread_before) & (spread > 0)
+        high = loss > np.nan_to_num(before + SCATTER_FACTOR * spread_before, nan=np.inf)
+        on &= self._far.feed(high.astype(np.float64)) >= SCATTER_HIGH_ROWS / SCATTER_ROWS
+        factor = spread / np.maximum(spread_before, np.finfo(np.float64).tiny)
+        self._scattered.feed(steps, on, None, {"level": before, "loss": after, "scatter_factor": factor})
 
     def _watch_jumps(self, rows: Rows) -> None:
         """Compare the last rows' loss and log-probs with those of the rows before them."""

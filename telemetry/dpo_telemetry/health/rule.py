@@ -29,6 +29,8 @@ class Context:
     steps_known: bool = True
     """False where steps are counted rows: the first row may then sum up many updates."""
     thresholds: Thresholds = field(default_factory=Thresholds)
+    ignored: frozenset[str] = frozenset()
+    """Codes that the profile does not want to hear of."""
 
     @property
     def assumed_beta(self) -> float:
@@ -47,6 +49,9 @@ class Context:
             and isinstance(dropout, int | float)
             and dropout > 0,
             thresholds=Thresholds.of_table(_section(profile, "health")),
+            ignored=frozenset(
+                code for code, action in _section(profile, "alerts").items() if action == "ignore"
+            ),
         )
 
 

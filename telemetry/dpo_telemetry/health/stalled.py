@@ -9,7 +9,10 @@ quarter are wrong is 0.56), so a plateau counts on pairs that were seen before; 
 where it was reached early in the run, and either next to nothing had been learned by then or
 nearly all pairs are right: the logistic loss of separable pairs has no finite minimum, so their
 margins grow as long as anything is updated. Where noise leaves it open whether margins grow, the
-rule says nothing.
+rule says nothing. Third, an optimizer that still steps moves something: rewards, entropy or logits
+drift even where the loss has converged. Where, with the learning rate up, none of a handful of them
+moves between one part of the run and the next by more than its standard error allows, updates are
+skipped.
 """
 
 from __future__ import annotations
@@ -37,6 +40,23 @@ FIRST, MOVED = (0.0, 0.05), 0.5
 """Part of the run in which margins have to lie below this share of their plateau: it was reached later."""
 EARLY, STOPPED = (0.15, 0.25), 0.85
 """Part of the run in which new pairs' margins have to have reached this share of their plateau already."""
+REWARDS = 3
+DRIFTING = (
+    "rewards/chosen", "rewards/rejected", "rewards/margins", "entropy", "logits/chosen", "logits/rejected",
+    "logps/chosen", "logps/rejected",
+)  # fmt: skip
+"""What an update moves, the rewards first."""
+MOST_SENSITIVE = "entropy"
+"""Varies least from batch to batch; without it a run that has converged could pass for one that stands."""
+DRIFT_PARTS = (0.3, 0.65, 1.0)
+"""Ends of the two parts of the run whose means are compared."""
+DRIFT_ERRORS = 2.5
+"""Standard errors within which every mean has to stay; of eight that drift one goes beyond."""
+BEGIN, CLEARLY = (0.0, 0.06), 1.5
+"""Part of the run against which a reward has to have moved by so many deviations of a row before it stood: in
+noisier logs, as with one pair a batch, standing still cannot be told from moving."""
+DRIFT_METRICS = 5
+"""Least number of them that has to be logged."""
 ARRIVED = 0.2
 """Share of its start below which a loss has little left to fall."""
 
@@ -55,6 +75,7 @@ class Stalled(Rule):
         self._rows, self._faint_rows, self._peak = 0, 0, 0.0
         self._ended = Latch()
         self._history = History(6)
+        self._drift = History(2 * len(DRIFTING))
         self._steps = (0, 0)
 
     def feed(self, rows: Rows) -> None:
@@ -70,6 +91,8 @@ class Stalled(Rule):
         epoch = np.minimum(np.maximum(np.nan_to_num(beside(rows, "epoch", *NEEDED)), 0.0), LARGEST)
         margin = np.minimum(np.maximum(margin, -LARGEST), LARGEST)
         self._history.feed(loss, margin, np.square(margin), accuracy, share, epoch)
+        drifting = [_bounded(beside(rows, name, *NEEDED)) for name in DRIFTING]
+        self._drift.feed(*drifting, *map(np.square, drifting))
         self._steps = (self._steps[0] or int(steps[0]), int(steps[-1]))
 
     def alerts(self) -> list[HealthAlert]:
@@ -95,7 +118,7 @@ class Stalled(Rule):
             ]
         evidence = _plateau(self._history, self._limits, self._start.median)
         if evidence is None:
-            return []
+            return self._nothing_moves()
         return [
             HealthAlert(
                 code=CODE,
@@ -111,6 +134,37 @@ class Stalled(Rule):
                 " resume), then"
                 " raise the learning rate or look for pairs that contradict each other.",
                 evidence=evidence,
+                references=["DeepSpeed#697"],
+            )
+        ]
+
+    def _nothing_moves(self) -> list[HealthAlert]:
+        if self._history.rows < PLATEAU_ROWS:
+            return []
+        errors = _drift_errors(self._drift)
+        if errors is None or errors >= DRIFT_ERRORS:
+            return []
+        loss, margin, _, _, share, _ = self._history.mean(*DRIFT_PARTS[1:]).tolist()
+        late = self._history.mean(0.9, 1.0)[4]
+        if min(share, late) < STILL_UP or margin < self._limits.moved_reward:
+            return []
+        if loss < ARRIVED * self._start.median:
+            return []
+        first, last = self._steps
+        return [
+            HealthAlert(
+                code=CODE,
+                severity="warning",
+                metric="rewards/margins",
+                step=first + round(DRIFT_PARTS[0] * (last - first)),
+                last_step=last,
+                count=round((1 - DRIFT_PARTS[0]) * self._history.rows),
+                message=f"rewards, log-probs and logits have not moved for the last"
+                f" {1 - DRIFT_PARTS[0]:.0%} of the run, although the learning rate is up and the loss stands"
+                f" at {loss:.4g}: updates are skipped",
+                advice="See that the optimizer still steps: a loss scaler that skips every update, gradients"
+                " that are cleared before the step, an adapter frozen after a resume.",
+                evidence=figures({"largest_drift_errors": errors, "loss": loss, "margin": margin}),
                 references=["DeepSpeed#697"],
             )
         ]
@@ -132,6 +186,35 @@ class Stalled(Rule):
         self._ended.feed(steps, on, faint == 0, evidence)
         self._peak, self._rows, self._faint_rows = float(peaks[-1]), int(so_far[-1]), int(faint[-1])
         return share
+
+
+def _bounded(values: Floats) -> Floats:
+    """NaN, which is a value that was not logged, stays."""
+    return np.clip(values, -LARGEST, LARGEST)
+
+
+def _drift_errors(history: History) -> float | None:
+    """Largest difference between two parts of the run in standard errors; None where too little is logged."""
+    start, middle, end = DRIFT_PARTS
+    (before, spread_before), (after, spread_after) = (
+        _moments(history, *ends) for ends in ((start, middle), (middle, end))
+    )
+    errors = np.sqrt(
+        (spread_before / (middle - start) + spread_after / (end - middle)) / max(history.rows, 1)
+    )
+    known = np.isfinite(errors) & (errors > 0)
+    if np.count_nonzero(known) < DRIFT_METRICS or not known[DRIFTING.index(MOST_SENSITIVE)]:
+        return None
+    moved, spread = np.abs(after - _moments(history, *BEGIN)[0]), np.sqrt(spread_after)
+    if not bool((moved >= CLEARLY * spread)[:REWARDS].any()):
+        return None
+    return float((np.abs(after - before)[known] / errors[known]).max())
+
+
+def _moments(history: History, start: float, end: float) -> tuple[Floats, Floats]:
+    """Mean and variance of each drifting metric between two shares of the run."""
+    part, count = history.mean(start, end), len(DRIFTING)
+    return part[:count], np.maximum(part[count:] - np.square(part[:count]), 0.0)
 
 
 def _plateau(history: History, limits: Thresholds, start: float) -> dict[str, float] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from dpo_telemetry import events
 from dpo_telemetry.events import MAX_LINE_BYTES, AnyEvent
 
@@ -26,28 +24,31 @@ class LineReader:
         self._zeroed = False
         self._too_long = False
 
-    def feed(self, data: bytes) -> Iterator[AnyEvent]:
+    def feed(self, data: bytes) -> list[AnyEvent]:
         """Events of the lines that `data` completes."""
         self.offset += len(data)
         first, *more = data.split(b"\n")
         self._extend(first)
         if not more:
-            return
+            return []
         last = more.pop()
-        if event := self._complete():
-            yield event
-        yield from self._whole(more)
+        found = [event] if (event := self._complete()) else []
+        found += self._whole(more)
         self._extend(last)
+        return found
 
-    def _whole(self, lines: list[bytes]) -> Iterator[AnyEvent]:
+    def _whole(self, lines: list[bytes]) -> list[AnyEvent]:
         """Events of whole lines; all at once where none is anything but an event that is known."""
         try:
-            yield from events.decode_all(lines)
+            return events.decode_all(lines)
         except events.NOT_READABLE:
-            for line in lines:
-                self._extend(line)
-                if event := self._complete():
-                    yield event
+            pass
+        found = []
+        for line in lines:
+            self._extend(line)
+            if event := self._complete():
+                found.append(event)
+        return found
 
     @property
     def unfinished(self) -> bool:

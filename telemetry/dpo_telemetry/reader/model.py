@@ -21,7 +21,7 @@ from dpo_telemetry.health.memory_watch import MEMORY_RULES, MemoryWatch
 from dpo_telemetry.health.rule import Context
 from dpo_telemetry.health.samples import with_samples
 from dpo_telemetry.reader.lines import LineReader
-from dpo_telemetry.reader.rows import RowBatch
+from dpo_telemetry.reader.rows import append_rows
 from dpo_telemetry.reader.source import Chunk
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunInfo
@@ -108,7 +108,6 @@ class RunModel:
         self._whole: dict[str, bytes] = {}
         self._open_phases: list[events.Phase] = []
         self._ranks_by_pid: dict[tuple[int, str, str], int] = {}
-        self._train_rows, self._eval_rows = RowBatch("epoch"), RowBatch("eval_epoch")
         self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
         self._last_steps: dict[int, int] = {}
         self._context = Context()
@@ -149,13 +148,15 @@ class RunModel:
         """
         found = {(alert.code, alert.metric): alert for alert in self.judged_alerts()}
         for event in self._told_alerts:
-            found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
+            if event.code not in self._context.ignored:
+                found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
         return sorted(found.values(), key=HealthAlert.rank)
 
     def judged_alerts(self) -> list[HealthAlert]:
-        """What the rules say of the effective rows, and of the newest attempt's memory."""
+        """What the rules say of the effective rows, and of the newest attempt's memory, but for what is ignored."""
         found = [with_samples(alert, self.samples) for alert in self.diagnosis.alerts()]
-        return found + (self.attempt.memory_watch.alerts() if self.attempt else [])
+        found += self.attempt.memory_watch.alerts() if self.attempt else []
+        return [alert for alert in found if alert.code not in self._context.ignored]
 
     @property
     def last_step(self) -> int:
@@ -234,11 +235,18 @@ class RunModel:
             raise ValueError(f"{chunk.file}: stands at {reader.offset}, chunk starts at {chunk.offset}")
         self._attempt(attempt)
         process = self.processes.setdefault(chunk.file, ProcessView(chunk.file, attempt))
-        for event in reader.feed(chunk.data):
-            process.last_seen_s = event.t
-            self._apply_event(event, process)
-        self._train_rows.flush(self.series.train, attempt)
-        self._eval_rows.flush(self.series.eval, attempt)
+        found = reader.feed(chunk.data)
+        if not found:
+            return
+        process.last_seen_s = found[-1].t
+        steps = [event for event in found if isinstance(event, events.Step)]
+        evaluations = [event for event in found if isinstance(event, events.Eval)]
+        if len(steps) + len(evaluations) < len(found):
+            for event in found:
+                self._apply_event(event, process)
+        if steps:
+            self._apply_steps(steps, process)
+        append_rows(self.series.eval, evaluations, attempt, "eval_epoch")
 
     def _apply_whole(self, chunk: Chunk, attempt: AttemptView, name: str) -> None:
         if name == "profile.toml":
@@ -273,12 +281,8 @@ class RunModel:
             return {}
 
     def _apply_event(self, event: AnyEvent, process: ProcessView) -> None:
+        """One event of any kind but those that become rows."""
         match event:
-            case events.Step():
-                process.last_step_s = event.t
-                self._apply_step(event, process)
-            case events.Eval():
-                self._eval_rows.add(event)
             case events.Start():
                 process.start = event
                 if event.role == "rank" and event.rank is not None:
@@ -333,14 +337,16 @@ class RunModel:
             case events.Answer():
                 self.answers.append(event)
 
-    def _apply_step(self, event: events.Step, process: ProcessView) -> None:
-        """Rank 0 tells the step; what the other ranks add must not pass for a row of its own."""
+    def _apply_steps(self, steps: list[events.Step], process: ProcessView) -> None:
+        """Rank 0 tells the steps; what the other ranks add must not pass for rows of their own."""
+        process.last_step_s = steps[-1].t
         if process.rank:
             return
-        self._last_steps[process.attempt] = max(event.step, self._last_steps.get(process.attempt, 0))
-        if event.metrics:
-            self._train_rows.add(event)
-        self._recent.append(event)
+        last = max(step.step for step in steps)
+        self._last_steps[process.attempt] = max(last, self._last_steps.get(process.attempt, 0))
+        told = [step for step in steps if step.metrics]
+        append_rows(self.series.train, told, process.attempt, "epoch")
+        self._recent.extend(steps[-RECENT_STEPS:])
 
     def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
         if process.rank:

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
+
 import numpy as np
 
 from dpo_telemetry.events import Eval, Step
 from dpo_telemetry.series.columns import Floats, Ints, Table
 
-
-class RowBatch:
-    """Rows of one attempt that wait to be appended to a table in the order in which they came."""
-
-    def __init__(self, epoch_name: str) -> None:
-        self._epoch_name = epoch_name
-        self._events: list[Step | Eval] = []
-
-    def add(self, event: Step | Eval) -> None:
-        """Take the next row."""
-        self._events.append(event)
-
-    def flush(self, table: Table, attempt: int) -> None:
-        """Append what waits."""
-        found, self._events = self._events, []
-        if not found:
-            return
-        n = len(found)
-        table.extend(
-            np.fromiter((event.step for event in found), np.int64, n),
-            self._columns(found),
-            attempts=np.full(n, attempt, np.int64),
-            wall_s=np.fromiter((event.t for event in found), np.float64, n),
-        )
-
-    def _columns(self, found: list[Step | Eval]) -> dict[str, tuple[Ints, Floats]]:
-        """By metric, which rows have it and their values."""
-        parts: dict[str, list[tuple[Ints, Floats]]] = {}
-        for names, places in _by_names(found).items():
-            # Values that are not finite are text that numpy reads as what it says.
-            table = np.array([list(found[at].metrics.values()) for at in places], np.float64)
-            rows = np.array(places, np.int64)
-            for column, name in enumerate(names):
-                parts.setdefault(name, []).append((rows, table[:, column]))
-        epochs = [(at, event.epoch) for at, event in enumerate(found) if event.epoch is not None]
-        if epochs:
-            at, values = zip(*epochs, strict=True)
-            parts.setdefault(self._epoch_name, []).append((np.array(at), np.array(values, np.float64)))
-        return {name: _joined(pieces) for name, pieces in parts.items()}
+_METRICS = attrgetter("metrics")
 
 
-def _by_names(found: list[Step | Eval]) -> dict[tuple[str, ...], list[int] | range]:
+def append_rows(table: Table, found: Sequence[Step | Eval], attempt: int, epoch_name: str) -> None:
+    """Append rows of one attempt to a table, in the order in which they came.
+
+    Args:
+        table: where to.
+        found: the rows.
+        attempt: whose.
+        epoch_name: the metric that their epoch becomes.
+    """
+    n = len(found)
+    if n == 0:
+        return
+    table.extend(
+        np.fromiter(map(attrgetter("step"), found), np.int64, n),
+        _columns(found, epoch_name),
+        attempts=np.full(n, attempt, np.int64),
+        wall_s=np.fromiter(map(attrgetter("t"), found), np.float64, n),
+    )
+
+
+def _columns(found: Sequence[Step | Eval], epoch_name: str) -> dict[str, tuple[Ints, Floats]]:
+    """By metric, which rows have it and their values."""
+    parts: dict[str, list[tuple[Ints, Floats]]] = {}
+    for names, places in _by_names(found).items():
+        rows = np.array(places, np.int64)
+        chosen = found if len(places) == len(found) else [found[at] for at in places]
+        # Values that are not finite are text that numpy reads as what it says.
+        cells = chain.from_iterable(map(dict.values, map(_METRICS, chosen)))
+        table = np.fromiter(cells, np.float64, len(chosen) * len(names)).reshape(len(chosen), len(names))
+        for column, name in enumerate(names):
+            parts.setdefault(name, []).append((rows, table[:, column]))
+    epochs = [(at, event.epoch) for at, event in enumerate(found) if event.epoch is not None]
+    if epochs:
+        at, values = zip(*epochs, strict=True)
+        parts.setdefault(epoch_name, []).append((np.array(at), np.array(values, np.float64)))
+    return {name: _joined(pieces) for name, pieces in parts.items()}
+
+
+def _by_names(found: Sequence[Step | Eval]) -> dict[tuple[str, ...], list[int] | range]:
     """Places of the rows with the same metrics in the same order."""
-    names = [tuple(event.metrics) for event in found]
+    names = list(map(tuple, map(_METRICS, found)))
     if len(set(names)) == 1:
         return {names[0]: range(len(found))}
     places: dict[tuple[str, ...], list[int] | range] = {}

@@ -188,6 +188,19 @@ _STALLED = (
         ),
     ),
     broken(
+        "stalled_skipped_another_base",
+        "stalled",
+        "from step 16 on every update is skipped, another base",
+        Recipe(
+            seed=914,
+            policy=lambda: base_model(15),
+            schedule="constant",
+            steps=150,
+            batch=8,
+            faults=(skipped_updates(lambda step: step >= 16),),
+        ),
+    ),
+    broken(
         "stalled_held",
         "stalled",
         "all weights; the rate falls to a thousandth after a tenth of the run",

@@ -169,6 +169,13 @@ _SPIKES = (
         allow=_WRECKED,
     ),
     broken(
+        "spike_rate_another_base",
+        "loss_spike",
+        "the learning rate jumps fortyfold for two updates, another base",
+        Recipe(seed=903, policy=lambda: base_model(14), beta=0.5, rate=_later(40.0, 40, 42), steps=90),
+        allow=_WRECKED,
+    ),
+    broken(
         "spike_bad_data",
         "loss_spike",
         "a shard of 24 pairs is the wrong way round",
