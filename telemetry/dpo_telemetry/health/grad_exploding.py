@@ -94,6 +94,6 @@ class GradExploding(Rule):
                 " 1.0), look"
                 " at the samples of those steps, and use bf16 where fp16 was used.",
                 evidence={**seen.evidence, "start": base},
-                references=["trl#1356", "trl#878"],
+                references=["trl#878"],
             )
         ]

@@ -89,6 +89,6 @@ class GradVanishing(Rule):
                 " gradient checkpointing has enable_input_require_grads, and that completions are not"
                 " masked.",
                 evidence=seen.evidence,
-                references=["trl#1311", "axolotl#2754", "accelerate#3983", "trl#1778"],
+                references=["trl#1311", "axolotl#2754", "accelerate#3983"],
             )
         ]

@@ -40,7 +40,7 @@ SCATTER_FACTOR = 2.5
 """Factor by which the standard deviation of losses grows when a policy is thrown away."""
 SCATTER_HIGH_ROWS = 4
 """Rows among them that have to be high, so that one or two outliers do not make the scatter."""
-SCATTER_LOSS, SCATTER_START = 1.4, 1.2
+SCATTER_LOSS, SCATTER_START = 1.4, 1.4
 """Factors by which their mean has to climb, above the rows before and above the start of the run."""
 LEVEL_ROWS = 24
 """Rows that have to precede a jump, so that there is a level to jump from."""

@@ -65,6 +65,6 @@ class LrZero(Rule):
                 " makes; with"
                 " fp16 look for skipped steps (loss scale), and use bf16.",
                 evidence={**seen.evidence, "rows": rows},
-                references=["transformers#10362", "DeepSpeed#697"],
+                references=["transformers#27749", "transformers#14531"],
             )
         ]

@@ -113,7 +113,7 @@ class Stalled(Rule):
                     f" rows while the loss stands at {loss:.4g}: the schedule ended early",
                     advice="Make the schedule as long as the run (max_steps, epochs and resume count).",
                     evidence=seen.evidence,
-                    references=["transformers#10362"],
+                    references=["transformers#27749"],
                 )
             ]
         evidence = _plateau(self._history, self._limits, self._start.median)
@@ -134,7 +134,7 @@ class Stalled(Rule):
                 " resume), then"
                 " raise the learning rate or look for pairs that contradict each other.",
                 evidence=evidence,
-                references=["DeepSpeed#697"],
+                references=["transformers#14531"],
             )
         ]
 
@@ -165,7 +165,7 @@ class Stalled(Rule):
                 advice="See that the optimizer still steps: a loss scaler that skips every update, gradients"
                 " that are cleared before the step, an adapter frozen after a resume.",
                 evidence=figures({"largest_drift_errors": errors, "loss": loss, "margin": margin}),
-                references=["DeepSpeed#697"],
+                references=["transformers#14531"],
             )
         ]
 
