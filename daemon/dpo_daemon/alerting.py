@@ -17,7 +17,9 @@ from dpo_telemetry.writer import EventWriter
 
 log = logging.getLogger(__name__)
 
-NONFINITE = "nonfinite"
+ISSUER = "keeper: "
+WATCHED_BY_RANKS = ("nonfinite", "reference_mismatch", "adapter_frozen")
+"""Codes on which ranks stop themselves, at once and by what they measure; the rules add what is critical."""
 
 
 class Alerting:
@@ -31,16 +33,26 @@ class Alerting:
         self._stopped = False
 
     def report(self, model: RunModel) -> None:
-        """Write down what is new or graver, also to an earlier keeper, and stop the run where the profile says so."""
-        for event in model.recorded_alerts:
+        """Write down what is new or graver in this attempt, also to an earlier keeper; stop where the profile says so.
+
+        The stop is asked for first: a keeper that is killed in between must not leave its successor to believe that
+        all was done.
+        """
+        attempt = model.attempt
+        if attempt is None:
+            return
+        for event in attempt.alerts:
             self._know(event)
+        begun_at = attempt.start.resumed_from_step if attempt.start is not None else None
         for alert in model.judged_alerts():
-            if not self._know(alert):
+            if begun_at is not None and alert.last_step is not None and alert.last_step <= begun_at:
+                # Of the attempt before, and told there.
                 continue
-            log.warning("alert %s: %s", alert.code, alert.message)
-            self._writer.put(_event(alert))
-            if _stops(alert, model.attempt.profile if model.attempt else {}):
+            if _stops(alert, attempt.profile):
                 self._stop(alert)
+            if self._know(alert):
+                log.warning("alert %s: %s", alert.code, alert.message)
+                self._writer.put(_event(alert))
 
     def _know(self, alert: HealthAlert | events.Alert) -> bool:
         """Whether it is the first of its code and metric, or graver than those before."""
@@ -54,8 +66,11 @@ class Alerting:
         """Ask the ranks to end after their step, with a checkpoint; once, and not those that have ended."""
         if self._stopped or self._attempt.ended():
             return
+        asked = control.pending(self._run, self._attempt.number)
         self._stopped = True
-        issuer = f"keeper: {alert.code} at step {alert.step}"
+        if any(request.action == "stop" and request.issuer.startswith(ISSUER) for request in asked):
+            return
+        issuer = f"{ISSUER}{alert.code} at step {alert.step}"
         try:
             control.submit(self._run, "stop", issuer=issuer, attempt=self._attempt.number)
         except (OSError, TelemetryError) as error:
@@ -74,8 +89,8 @@ _FIELDS = {field.name for field in msgspec.structs.fields(events.Alert)}
 
 
 def _stops(alert: HealthAlert, profile: dict[str, Any]) -> bool:
-    """Whether `[alerts]` has `stop` for it; a metric's NaN beside a finite loss is not the model's, and stops nothing."""
+    """Whether `[alerts]` has `stop` for it; a metric's NaN beside a finite loss is a warning, and stops nothing."""
     actions = profile.get("alerts")
     if not isinstance(actions, dict) or actions.get(alert.code) != "stop":
         return False
-    return alert.severity == "critical" if alert.code == NONFINITE else alert.severity != "info"
+    return alert.severity == "critical" if alert.code in WATCHED_BY_RANKS else alert.severity != "info"

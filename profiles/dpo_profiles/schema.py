@@ -213,7 +213,7 @@ class Hardware(Section, frozen=True, kw_only=True):
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """What an alert does: ignore shows and writes nothing, warn does both, stop ends the run with a checkpoint too."""
+    """What an alert does: ignore shows and writes nothing, warn does both, stop ends the run too."""
 
     nonfinite: Annotated[AlertAction, _meta("action", "On a loss or gradient that is NaN or infinite")] = (
         "warn"

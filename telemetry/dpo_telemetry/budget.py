@@ -157,7 +157,7 @@ class Budget:
     def rank(self, rank: int) -> RankBudget | None:
         """One rank against its plan; None where one of the two is not there."""
         measured = self._ranks.get(rank)
-        if measured is None or rank >= len(self._planned):
+        if measured is None or not 0 <= rank < len(self._planned):
             return None
         planned = self._planned[rank]
         found = {name: _held(planned.standing(name), size) for name, size in measured.standing.items()}

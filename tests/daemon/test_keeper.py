@@ -21,6 +21,7 @@ from dpo_telemetry import events
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir import control
+from dpo_telemetry.rundir.create import create_attempt
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.wire import endpoints
@@ -423,3 +424,24 @@ def test_an_alert_that_stops_asks_the_ranks_once_and_a_metric_that_is_no_number_
 
 def _steps(step: int, metrics: dict[str, events.Number]) -> bytes:
     return events.encode(events.Step(**events.stamp(), step=step, metrics={"loss": 0.69, **metrics}))
+
+
+def test_a_resumed_attempt_is_stopped_for_what_it_does_itself_and_not_for_what_was_told_before(
+    home: Home, eventually: Eventually
+) -> None:
+    run = home.new_run()
+    start = events.Start(
+        **events.stamp(), role="rank", host="h", pid=1, boot_id="b", process_started=1.0, rank=0, resumed_from_step=5
+    )  # fmt: skip
+    append(run, _steps(3, {"loss": "nan"}))
+    second = create_attempt(run, run.attempt(1).profile_file.read_text() + STOPS, b"{}")
+    file = second.event_file("rank-00000")
+    with file.open("ab") as rank:
+        rank.write(events.encode(start) + _steps(6, {"logits/chosen": "nan"}))
+    with home.keeper(run):
+        eventually(lambda: read_run(run).recorded_alerts, "the alert of the second attempt")
+        assert control.pending(run, 2) == []
+        with file.open("ab") as rank:
+            rank.write(_steps(7, {"loss": "nan"}))
+        (request,) = eventually(lambda: control.pending(run, 2), "the request")
+        assert request.action == "stop"

@@ -128,3 +128,9 @@ def test_a_single_rank_has_nothing_to_be_uneven_with(watched: Watched) -> None:
     for step in range(1, 20):
         watched.measure(0, step, peak_allocated_bytes=29 * GIB)
     assert watched.codes() == []
+
+
+def test_measurements_told_again_at_the_same_step_are_no_growth(watched: Watched) -> None:
+    for number in range(80):
+        watched.measure(0, 5, allocated_bytes=20 * GIB + number * 50 * MIB)
+    assert watched.codes() == []

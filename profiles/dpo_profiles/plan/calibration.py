@@ -59,8 +59,6 @@ FSDP1_RETAINED_ROWS = 1
 """Hidden rows that stay for each layer whose backward pass is over, under FSDP1 with frozen parameters. All later
 rows with a fused head on 2 and 4 GPUs: 30 rows more than on one GPU, for 32 layers; the mechanism is unknown."""
 LAYERS_NOT_RETAINED = 2
-GRADIENTS_STAY_UNDER_FSDP1 = True
-"""Rows of unquantised bases on 2 and 4 GPUs: 16 bytes for each adapter parameter, not 12, after training."""
 REPLICATED_WORKSPACE_BYTES = 4
 """Bytes for each parameter of an adapter that is replicated beside FSDP1, at the peak: later rows of quantised
 bases on 2 and 4 GPUs (0.051 GiB for 13.6 million)."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
-from dpo_telemetry.series.columns import Floats, Ints, SeriesStore, Table
+from dpo_telemetry.series.columns import Floats, Ints, SeriesStore, Table, joined
 
 StepSource = Literal["logged", "progress bar", "counted"]
 
@@ -55,13 +53,5 @@ class Chunk:
 
     def append(self) -> None:
         """Add the rows to the table."""
-        columns = {name: _joined(pieces) for name, pieces in self._pieces.items()}
+        columns = {name: joined(pieces) for name, pieces in self._pieces.items()}
         self._table.extend(self._steps, columns, attempts=self._attempts)
-
-
-def _joined(pieces: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
-    if len(pieces) == 1:
-        return pieces[0]
-    rows = np.concatenate([rows for rows, _ in pieces])
-    order = np.argsort(rows, kind="stable")
-    return rows[order], np.concatenate([values for _, values in pieces])[order]

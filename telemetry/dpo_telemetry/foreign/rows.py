@@ -221,6 +221,8 @@ class RowTaker:
                 train_rows.add(name, train_row[kept], values[kept])
                 if evaluates:
                     beside = present & in_eval if name == "epoch" else present & in_eval & ~in_train
+                    told = [own for other, _, own in part.metrics if other == f"eval_{name}"]
+                    beside = beside & ~told[0] if told else beside
                     if beside.any() and self._log.admits(f"eval_{name}"):
                         eval_rows.add(f"eval_{name}", eval_row[beside], values[beside])
         train_rows.append()

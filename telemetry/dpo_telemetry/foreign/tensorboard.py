@@ -225,7 +225,7 @@ def _alike(texts: Bytes, event: Event, varying: Places) -> npt.NDArray[np.bool_]
 
 
 def _in_range(values: _Values) -> _Values:
-    kept = np.abs(values.steps) < MAX_STEP
+    kept = (values.steps > -MAX_STEP) & (values.steps < MAX_STEP)
     return values if kept.all() else _Values(values.steps[kept], values.tags[kept], values.values[kept])
 
 

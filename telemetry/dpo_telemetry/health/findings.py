@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from dpo_telemetry.health.alerts import Finding, HealthAlert
 from dpo_telemetry.health.causes import CAUSES, CONSEQUENCES
+
+SHOWN_METRICS = 3
 
 
 def findings(alerts: Sequence[HealthAlert]) -> list[Finding]:
@@ -30,7 +34,7 @@ def findings(alerts: Sequence[HealthAlert]) -> list[Finding]:
             if other not in explained and _explains(by_code.get(other, []))
         ]
         explained.update(consequences)
-        found.append(_finding(code, by_code[code], [by_code[other][0] for other in consequences]))
+        found.append(_finding(code, by_code[code], [_together(by_code[other]) for other in consequences]))
     return found
 
 
@@ -38,6 +42,16 @@ def _explains(alerts: list[HealthAlert]) -> bool:
     return bool(alerts) and not any(
         alert.code == "nonfinite" and alert.severity == "critical" for alert in alerts
     )
+
+
+def _together(alerts: list[HealthAlert]) -> HealthAlert:
+    """The first of one code's alerts, which also says on which other metrics there are more."""
+    first, *others = alerts
+    if not others:
+        return first
+    named = ", ".join(alert.metric or alert.code for alert in others[:SHOWN_METRICS])
+    more = f" and {len(others) - SHOWN_METRICS} more" if len(others) > SHOWN_METRICS else ""
+    return msgspec.structs.replace(first, message=f"{first.message} (as are {named}{more})")
 
 
 def _finding(code: str, causes: list[HealthAlert], symptoms: list[HealthAlert]) -> Finding:

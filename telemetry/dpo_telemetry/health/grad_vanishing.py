@@ -28,6 +28,8 @@ NOT_FALLEN = 0.9
 """A loss above this share of its start has not fallen."""
 LONG_ROWS = 25
 """Rows over which the loss has to stay where no gradient was ever logged."""
+NEVER_WINDOWS = 2
+"""Windows without any gradient after which a loss would have begun to fall if its gradients were not logged."""
 NOT_ARRIVED = 0.2
 """A loss above this share of its start still has a gradient; below, it may have faded with the loss."""
 
@@ -45,7 +47,7 @@ class GradVanishing(Rule):
         self._rows = rows
         self._faint, self._loss, self._norm = Trailing(rows), Trailing(rows), Trailing(rows)
         self._start = First(FIRST_ROWS)
-        self._highest = 0.0
+        self._highest, self._fed = 0.0, 0
         self._pace, self._long_loss = Pace(LONG_ROWS), Mean(LONG_ROWS)
         self._latch = Latch()
 
@@ -62,7 +64,13 @@ class GradVanishing(Rule):
         self._highest = max(self._highest, float(norm.max()))
         start = self._start.median
         widths = self._pace.feed(steps)
-        never = (self._long_loss.feed(loss, widths) >= NOT_FALLEN * start) & (mean_loss >= NOT_FALLEN * start)
+        at = self._fed + np.arange(1, len(steps) + 1)
+        self._fed += len(steps)
+        never = (
+            (at >= NEVER_WINDOWS * self._rows)
+            & (self._long_loss.feed(loss, widths) >= NOT_FALLEN * start)
+            & (mean_loss >= NOT_FALLEN * start)
+        )
         stuck = np.where(had, mean_loss >= NOT_ARRIVED * start, never)
         evidence = {"grad_norm": mean_norm, "loss": mean_loss}
         self._latch.feed(steps, (share >= 1) & stuck, (share < 0.5) | ~stuck, evidence)

@@ -11,6 +11,7 @@ from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.nonfinite import CODE
 
 SHOWN = 8
+SHOWN_RANKS = 4
 
 
 def with_samples(alert: HealthAlert, samples: Iterable[Sample]) -> HealthAlert:
@@ -22,7 +23,9 @@ def with_samples(alert: HealthAlert, samples: Iterable[Sample]) -> HealthAlert:
     behind = [sample for sample in of_step if sample.metric == alert.metric] or of_step
     if not behind:
         return alert
-    named = "; ".join(f"rank {sample.rank}: {_ids(sample.sample_ids)}" for sample in behind)
+    named = "; ".join(f"rank {sample.rank}: {_ids(sample.sample_ids)}" for sample in behind[:SHOWN_RANKS])
+    if len(behind) > SHOWN_RANKS:
+        named += f"; and of {len(behind) - SHOWN_RANKS} more ranks"
     return msgspec.structs.replace(alert, message=f"{alert.message}; samples of {named}")
 
 

@@ -1,6 +1,6 @@
 """stalled: a run that had begun to learn stands still before it has arrived.
 
-Two ways to stand still are told apart from having converged. The learning rate has shrunk to
+Three ways to stand still are told apart from having converged. The learning rate has shrunk to
 next to nothing of its peak for a good part of the run, while the loss is still far from 0: the
 schedule ended before the run. Or margins have stopped: from the third quarter of the run to the
 last their growth is, with its standard error, a small part of what had been reached, although
@@ -9,7 +9,7 @@ quarter are wrong is 0.56), so a plateau counts on pairs that were seen before; 
 where it was reached early in the run, and either next to nothing had been learned by then or
 nearly all pairs are right: the logistic loss of separable pairs has no finite minimum, so their
 margins grow as long as anything is updated. Where noise leaves it open whether margins grow, the
-rule says nothing. Third, an optimizer that still steps moves something: rewards, entropy or logits
+rule says nothing. And nothing moves at all: an optimizer that still steps moves something: rewards, entropy or logits
 drift even where the loss has converged. Where, with the learning rate up, none of a handful of them
 moves between one part of the run and the next by more than its standard error allows, updates are
 skipped.

@@ -46,9 +46,15 @@ class _Blocks:
         self.smallest: deque[tuple[int, int]] = deque(maxlen=BLOCKS)
         """First step and smallest bytes of each whole block."""
         self._open: tuple[int, int, int] | None = None
+        self._step = -1
 
     def take(self, step: int, allocated: int) -> bool:
         """Whether the newest blocks grow without an exception."""
+        if step <= self._step:
+            # Told again, or the run went back: what was before is another line.
+            self.smallest.clear()
+            self._open = None
+        self._step = step
         first, least, count = self._open or (step, allocated, 0)
         self._open = (first, min(least, allocated), count + 1)
         if count + 1 < BLOCK_STEPS:

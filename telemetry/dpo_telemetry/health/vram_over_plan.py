@@ -9,6 +9,7 @@ from __future__ import annotations
 from dpo_telemetry.budget import Budget, Held
 from dpo_telemetry.figures import size
 from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.text import printable
 
 CODE = "vram_over_plan"
 
@@ -41,9 +42,9 @@ def _alert(name: str, rank: int, held: Held, ranks: int) -> HealthAlert:
     return HealthAlert(
         code=CODE,
         severity="warning",
-        metric=name,
+        metric=printable(name),
         count=ranks,
-        message=f"{name} of rank {rank} is {size(held.measured_bytes)}, {size(held.difference_bytes)} above what was"
+        message=f"{printable(name)} of rank {rank} is {size(held.measured_bytes)}, {size(held.difference_bytes)} above what was"
         f" planned{others}",
         advice="See `dpo-daemon plan RUN` for all components; if the card is nearly full, lower micro_batch_pairs or"
         " max_length_tokens before it runs out.",

@@ -29,6 +29,8 @@ from dpo_telemetry.series.columns import SeriesStore
 
 T = TypeVar("T")
 
+MAX_SAMPLES = 10_000
+"""Sample events that are kept: those of the first steps are what anyone asks for."""
 RECENT_STEPS = 20
 """Steps over which step time and throughput are taken."""
 
@@ -50,6 +52,8 @@ class AttemptView:
     """Start of rank 0."""
     exit: events.Exit | None = None
     """How rank 0 says it ended."""
+    alerts: list[events.Alert] = field(default_factory=list)
+    """Every alert event of it, those of its keepers included."""
     host_exits: list[HostExit] = field(default_factory=list)
     """How the agents say that their part of the job ended."""
     memory_watch: MemoryWatch = field(init=False)
@@ -149,7 +153,9 @@ class RunModel:
         found = {(alert.code, alert.metric): alert for alert in self.judged_alerts()}
         for event in self._told_alerts:
             if event.code not in self._context.ignored:
-                found.setdefault((event.code, event.metric), HealthAlert.of_event(event))
+                key = (event.code, event.metric)
+                if key not in found:
+                    found[key] = HealthAlert.of_event(event)
         return sorted(found.values(), key=HealthAlert.rank)
 
     def judged_alerts(self) -> list[HealthAlert]:
@@ -325,13 +331,15 @@ class RunModel:
         match event:
             case events.Alert():
                 self.recorded_alerts.append(event)
+                self._attempt(process.attempt).alerts.append(event)
                 by_keeper = process.start is not None and process.start.role == "keeper"
                 if not (by_keeper and (event.code in RULES or event.code in MEMORY_RULES)):
                     self._told_alerts.append(event)
             case events.Checkpoint():
                 self.checkpoints.append(event)
             case events.Sample():
-                self.samples.append(event)
+                if len(self.samples) < MAX_SAMPLES:
+                    self.samples.append(event)
             case events.Request():
                 self.requests.append(event)
             case events.Answer():

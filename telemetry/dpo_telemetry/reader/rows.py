@@ -9,7 +9,7 @@ from operator import attrgetter
 import numpy as np
 
 from dpo_telemetry.events import Eval, Step
-from dpo_telemetry.series.columns import Floats, Ints, Table
+from dpo_telemetry.series.columns import Floats, Ints, Table, joined
 
 _METRICS = attrgetter("metrics")
 
@@ -49,7 +49,7 @@ def _columns(found: Sequence[Step | Eval], epoch_name: str) -> dict[str, tuple[I
     if epochs:
         at, values = zip(*epochs, strict=True)
         parts.setdefault(epoch_name, []).append((np.array(at), np.array(values, np.float64)))
-    return {name: _joined(pieces) for name, pieces in parts.items()}
+    return {name: joined(pieces) for name, pieces in parts.items()}
 
 
 def _by_names(found: Sequence[Step | Eval]) -> dict[tuple[str, ...], list[int] | range]:
@@ -63,15 +63,3 @@ def _by_names(found: Sequence[Step | Eval]) -> dict[tuple[str, ...], list[int] |
         assert isinstance(kept, list)
         kept.append(at)
     return places
-
-
-def _joined(pieces: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
-    """One column in the order of its rows; where a metric came twice in a row, the later one counts."""
-    if len(pieces) == 1:
-        return pieces[0]
-    rows = np.concatenate([rows for rows, _ in pieces])
-    values = np.concatenate([values for _, values in pieces])
-    order = np.argsort(rows, kind="stable")
-    rows, values = rows[order], values[order]
-    last = np.append(rows[1:] != rows[:-1], True)
-    return rows[last], values[last]

@@ -223,6 +223,18 @@ class Table:
         return n, order[last_of_step], np.sort(order[~last_of_step])
 
 
+def joined(pieces: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
+    """Pieces of one column, each as rows and values, in the order of its rows; of a row's values the last counts."""
+    if len(pieces) == 1:
+        return pieces[0]
+    rows = np.concatenate([rows for rows, _ in pieces])
+    values = np.concatenate([values for _, values in pieces])
+    order = np.argsort(rows, kind="stable")
+    rows, values = rows[order], values[order]
+    last = np.append(rows[1:] != rows[:-1], True)
+    return rows[last], values[last]
+
+
 class SeriesStore:
     """All metrics of a run: training rows, and evaluation rows whose names carry `eval_`."""
 

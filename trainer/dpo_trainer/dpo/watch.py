@@ -7,13 +7,18 @@ from collections.abc import Mapping
 
 from dpo_profiles.schema import AlertAction, Alerts
 from dpo_telemetry import events
+from dpo_telemetry.events import Severity
 from dpo_trainer.dpo.checks import MOVED_FRACTION
 from dpo_trainer.dpo.results import Results
 from dpo_trainer.emit.emitter import Emitter
 from dpo_trainer.engine import Ranks
 from dpo_trainer.selftest.finding import Finding
 
-_MUST_BE_FINITE = ("loss", "grad_norm", "logps/chosen", "logps/rejected")
+_VITAL = ("loss", "grad_norm")
+"""What makes an update void when it is no number."""
+_TOLD = ("logps/chosen", "logps/rejected")
+_SAMPLED_STEPS = 100
+"""Steps whose samples are named: a run that goes on with NaN would write them for ever."""
 
 
 class RunFailed(Exception):  # noqa: N818 - bad news about the run, not an error of the program
@@ -27,6 +32,7 @@ class Watch:
         self._actions = actions
         self._emitter = emitter
         self._ranks = ranks
+        self._sampled_steps = 0
         self.failure = ""
         """Why the run stops; empty while it goes on."""
 
@@ -60,19 +66,22 @@ class Watch:
         self._act("adapter_frozen", self._actions.adapter_frozen)
 
     def step(self, step: int, metrics: Mapping[str, float], results: Results) -> None:
-        """A step's loss, gradient and log-probs must be numbers."""
-        bad = [name for name in _MUST_BE_FINITE if not math.isfinite(metrics.get(name, 0.0))]
+        """A step's loss and gradient must be numbers, and log-probs that are none are told."""
+        bad = [name for name in (*_VITAL, *_TOLD) if not math.isfinite(metrics.get(name, 0.0))]
         if not bad:
             return
         results = results.over(self._ranks)
         ids = self.samples(step, bad[0], results)
+        vital = bad[0] in _VITAL
         self._alert(
             "nonfinite",
             f"{bad[0]} is {metrics[bad[0]]} at step {step}, in {sum(map(len, ids.values()))} of {results.pairs} pairs.",
             metric=bad[0],
             advice="Look at the pairs named in the sample event; lower the learning rate.",
+            severity="critical" if vital else "warning",
         )
-        self._act("nonfinite", self._actions.nonfinite)
+        if vital:
+            self._act("nonfinite", self._actions.nonfinite)
 
     def samples(self, step: int, metric: str, results: Results) -> dict[int, list[int]]:
         """Name the pairs behind a value that is not finite, rank by rank; rank 0 writes for all.
@@ -80,17 +89,26 @@ class Watch:
         A gradient alone that is not finite names no pair: then it may be any of the step.
         """
         ids = results.behind_nonfinite()
-        if self._ranks.rank == 0:
+        self._sampled_steps += 1
+        if self._ranks.rank == 0 and self._sampled_steps <= _SAMPLED_STEPS:
             for rank, pairs in ids.items():
                 self._emitter.put(
                     events.Sample(**events.stamp(), step=step, metric=metric, sample_ids=pairs, rank=rank)
                 )
         return ids
 
-    def _alert(self, code: str, message: str, *, metric: str | None = None, advice: str) -> None:
+    def _alert(
+        self,
+        code: str,
+        message: str,
+        *,
+        metric: str | None = None,
+        advice: str,
+        severity: Severity = "critical",
+    ) -> None:
         """One rank says what all ranks see, and act on."""
         if self._ranks.rank == 0:
-            self._emitter.alert(code, "critical", message, metric=metric, advice=advice)
+            self._emitter.alert(code, severity, message, metric=metric, advice=advice)
 
     def _act(self, code: str, action: AlertAction) -> None:
         if action == "stop" and not self.failure:

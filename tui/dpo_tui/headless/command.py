@@ -43,7 +43,7 @@ def replay_headless(
     outcomes: list[Outcome] = []
     listing = Listing(console)
     for path in _with_progress(paths):
-        outcome, log = _replay(path, fail_on, runs_dir, alone=len(paths) == 1 and form != "junit")
+        outcome, log = _replay(path, fail_on, runs_dir, alone=len(paths) == 1 and form not in REPORTS)
         outcomes.append(outcome)
         if outcome.result is None:
             render(outcome.error)

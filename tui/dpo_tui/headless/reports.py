@@ -53,7 +53,7 @@ def github(outcomes: Iterable[Outcome], fail_on: Severity) -> Iterator[str]:
             yield _command("error", outcome.source, "unreadable", outcome.error)
             continue
         for alert in outcome.result.alerts:
-            text = f"{printable(alert.message)} {printable(alert.advice)}".rstrip()
+            text = f"{printable(alert.message)}. {printable(alert.advice)}".rstrip()
             yield _command(_GITHUB_LEVEL[alert.severity], outcome.source, alert.code, text)
 
 
