@@ -25,6 +25,8 @@ GROWTH, SMALL_GROWTH = 1.5, 2.0
 """Factor from window to window at which a margin is on its way; below half the threshold it needs more."""
 LATE_EPOCH = 0.5
 """Share of the data behind which a margin below half the threshold is small, on its way or not."""
+SURELY, NEARLY = 1.3, 0.8
+"""Factor beyond the least growth, and share of the threshold, from which small margins grow after all."""
 RECOVERED = 1.2
 """Factor above the threshold at which the alert is taken back."""
 
@@ -65,8 +67,9 @@ class MarginSmall(Rule):
             & (mean < self._small)
             & ~grows
         )
+        surely = grows & ~(mean <= SURELY * growth * before) & ~(mean <= NEARLY * self._small)
         self._latch.feed(
-            steps, on, (mean > RECOVERED * self._small) | grows, {"margin": mean, "accuracy": right}
+            steps, on, (mean > RECOVERED * self._small) | surely, {"margin": mean, "accuracy": right}
         )
 
     def alerts(self) -> list[HealthAlert]:

@@ -23,7 +23,18 @@ from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.kind import REFERENCED
 from dpo_telemetry.health.rule import Context, Rule
 from dpo_telemetry.health.thresholds import Thresholds
-from dpo_telemetry.health.windows import LARGEST, First, History, Latch, Mean, Pace, aligned, beside, figures
+from dpo_telemetry.health.windows import (
+    LARGEST,
+    First,
+    History,
+    Latch,
+    Mean,
+    Milestones,
+    Pace,
+    aligned,
+    beside,
+    figures,
+)
 from dpo_telemetry.series.columns import Floats, Ints, Mask, Rows
 
 CODE = "stalled"
@@ -57,6 +68,8 @@ BEGIN, CLEARLY = (0.0, 0.06), 1.5
 noisier logs, as with one pair a batch, standing still cannot be told from moving."""
 DRIFT_METRICS = 5
 """Least number of them that has to be logged."""
+LOOKS, UNSEEN = 2, 4
+"""Looks in a row that have to agree before an alert is raised, and before it is taken back."""
 ARRIVED = 0.2
 """Share of its start below which a loss has little left to fall."""
 
@@ -76,7 +89,9 @@ class Stalled(Rule):
         self._ended = Latch()
         self._history = History(6)
         self._drift = History(2 * len(DRIFTING))
-        self._steps = (0, 0)
+        self._first_step = self._looks = self._unseen = 0
+        self._seen: HealthAlert | None = None
+        self._milestones = Milestones(PLATEAU_ROWS)
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows."""
@@ -90,10 +105,21 @@ class Stalled(Rule):
         share = self._watch_schedule(steps, beside(rows, "learning_rate", *NEEDED), mean, arrived)
         epoch = np.minimum(np.maximum(np.nan_to_num(beside(rows, "epoch", *NEEDED)), 0.0), LARGEST)
         margin = np.minimum(np.maximum(margin, -LARGEST), LARGEST)
-        self._history.feed(loss, margin, np.square(margin), accuracy, share, epoch)
+        history = (loss, margin, np.square(margin), accuracy, share, epoch)
         drifting = [_bounded(beside(rows, name, *NEEDED)) for name in DRIFTING]
-        self._drift.feed(*drifting, *map(np.square, drifting))
-        self._steps = (self._steps[0] or int(steps[0]), int(steps[-1]))
+        self._first_step = self._first_step or int(steps[0])
+        for piece, due in self._milestones.cut(len(steps)):
+            self._history.feed(*(column[piece] for column in history))
+            self._drift.feed(*(column[piece] for column in (*drifting, *map(np.square, drifting))))
+            if due:
+                self._look(int(steps[piece][-1]))
+
+    def _look(self, step: int) -> None:
+        """Judge the run up to a step; one look alone neither raises an alert nor takes it back."""
+        seen = self._plateau(step) or self._nothing_moves(step)
+        self._looks, self._unseen = (self._looks + 1, 0) if seen else (0, self._unseen + 1)
+        if self._looks >= LOOKS or self._unseen >= UNSEEN:
+            self._seen = seen
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
@@ -116,58 +142,55 @@ class Stalled(Rule):
                     references=["transformers#27749"],
                 )
             ]
+        return [self._seen] if self._seen else []
+
+    def _plateau(self, step: int) -> HealthAlert | None:
         evidence = _plateau(self._history, self._limits, self._start.median)
         if evidence is None:
-            return self._nothing_moves()
-        return [
-            HealthAlert(
-                code=CODE,
-                severity="warning",
-                metric="rewards/margins",
-                step=self._steps[0] + (self._steps[1] - self._steps[0]) // 2,
-                last_step=self._steps[1],
-                count=self._history.rows // 2,
-                message=f"margins stand still at {evidence['margin']:.3g} and the loss at"
-                f" {evidence['loss']:.4g} over"
-                " half of the run, although the learning rate is still up",
-                advice="See that the optimizer still steps (fp16 overflows, a frozen adapter after a"
-                " resume), then"
-                " raise the learning rate or look for pairs that contradict each other.",
-                evidence=evidence,
-                references=["transformers#14531"],
-            )
-        ]
+            return None
+        return HealthAlert(
+            code=CODE,
+            severity="warning",
+            metric="rewards/margins",
+            step=self._first_step + (step - self._first_step) // 2,
+            last_step=step,
+            count=self._history.rows // 2,
+            message=f"margins stand still at {evidence['margin']:.3g} and the loss at"
+            f" {evidence['loss']:.4g} over"
+            " half of the run, although the learning rate is still up",
+            advice="See that the optimizer still steps (fp16 overflows, a frozen adapter after a"
+            " resume), then"
+            " raise the learning rate or look for pairs that contradict each other.",
+            evidence=evidence,
+            references=["transformers#14531"],
+        )
 
-    def _nothing_moves(self) -> list[HealthAlert]:
-        if self._history.rows < PLATEAU_ROWS:
-            return []
+    def _nothing_moves(self, step: int) -> HealthAlert | None:
         errors = _drift_errors(self._drift)
         if errors is None or errors >= DRIFT_ERRORS:
-            return []
+            return None
         loss, margin, _, _, share, _ = self._history.mean(*DRIFT_PARTS[1:]).tolist()
         late = self._history.mean(0.9, 1.0)[4]
         if min(share, late) < STILL_UP or margin < self._limits.moved_reward:
-            return []
+            return None
         if loss < ARRIVED * self._start.median:
-            return []
-        first, last = self._steps
-        return [
-            HealthAlert(
-                code=CODE,
-                severity="warning",
-                metric="rewards/margins",
-                step=first + round(DRIFT_PARTS[0] * (last - first)),
-                last_step=last,
-                count=round((1 - DRIFT_PARTS[0]) * self._history.rows),
-                message=f"rewards, log-probs and logits have not moved for the last"
-                f" {1 - DRIFT_PARTS[0]:.0%} of the run, although the learning rate is up and the loss stands"
-                f" at {loss:.4g}: updates are skipped",
-                advice="See that the optimizer still steps: a loss scaler that skips every update, gradients"
-                " that are cleared before the step, an adapter frozen after a resume.",
-                evidence=figures({"largest_drift_errors": errors, "loss": loss, "margin": margin}),
-                references=["transformers#14531"],
-            )
-        ]
+            return None
+        first = self._first_step
+        return HealthAlert(
+            code=CODE,
+            severity="warning",
+            metric="rewards/margins",
+            step=first + round(DRIFT_PARTS[0] * (step - first)),
+            last_step=step,
+            count=round((1 - DRIFT_PARTS[0]) * self._history.rows),
+            message=f"rewards, log-probs and logits have not moved for the last"
+            f" {1 - DRIFT_PARTS[0]:.0%} of the run, although the learning rate is up and the loss stands"
+            f" at {loss:.4g}: updates are skipped",
+            advice="See that the optimizer still steps: a loss scaler that skips every update, gradients"
+            " that are cleared before the step, an adapter frozen after a resume.",
+            evidence=figures({"largest_drift_errors": errors, "loss": loss, "margin": margin}),
+            references=["transformers#14531"],
+        )
 
     def _watch_schedule(self, steps: Ints, rate: Floats, loss: Floats, arrived: Mask) -> Floats:
         """Share of the peak that each learning rate is; raises the latch where it is next to nothing."""

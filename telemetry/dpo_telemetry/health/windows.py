@@ -6,7 +6,7 @@ value in order (`np.add.accumulate` adds in sequence), and nothing is decided at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -22,6 +22,8 @@ CHECKPOINTS = 256
 """Rows of a run's history that are kept; behind them every other one is dropped."""
 ABSURD = 1e12
 """Nothing that a rule reckons with is larger, so that no sum or product overflows."""
+LEAST_STRIDE = 4
+"""Rows between two milestones at least."""
 
 
 def aligned(rows: Rows, *names: str) -> tuple[Ints, list[Floats]]:
@@ -243,6 +245,28 @@ class History:
         first, until = round(start * last), round(end * last)
         means: Floats = (self._kept[until] - self._kept[first]) / ((until - first) * self._stride)
         return means
+
+
+class Milestones:
+    """Row counts at which a rule that looks at the whole run looks again: each a sixteenth beyond the one before.
+
+    They are the same however the rows are cut into chunks, so what is seen at them is too.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._next, self._rows = first, 0
+
+    def cut(self, rows: int) -> Iterator[tuple[slice, bool]]:
+        """Slices of the next `rows` rows, and whether a milestone is at the end of each."""
+        start = 0
+        while start < rows:
+            end = min(rows, self._next - self._rows + start)
+            self._rows += end - start
+            due = self._rows == self._next
+            if due:
+                self._next += max(LEAST_STRIDE, self._next // 16)
+            yield slice(start, end), due
+            start = end
 
 
 class Latch:
