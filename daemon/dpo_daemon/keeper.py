@@ -47,6 +47,8 @@ LOOK_INTERVAL_S = 0.1
 SUMMARY_INTERVAL_S = 1.0
 LINGER_S = 10.0
 """How long a keeper serves on after the run has ended, so that whoever watches sees the end."""
+REMOVED_AFTER_S = 30.0
+"""A run directory that is not there for so long is not on a file system that hangs, it was removed."""
 AGENT_GONE_AFTER_S = 3.0
 """An agent that is gone without an exit file for so long did not get to write one."""
 
@@ -73,6 +75,7 @@ class Keeper:
         self._caught_up = False
         self._beat_due = self._summary_due = 0.0
         self._agent_gone_since: float | None = None
+        self._removed_since: float | None = None
         self._ended_since: float | None = None
 
     def start_agent(self) -> None:
@@ -160,11 +163,22 @@ class Keeper:
             self._beat_due = now + HEARTBEAT_INTERVAL_S
             self._beat()
             self._mend_sockets()
+            self._leave_where_all_is_gone(now)
         if now >= self._summary_due and self._caught_up:
             self._summary_due = now + SUMMARY_INTERVAL_S
             self._bury_agent(now)
             self._publish_budgets()
             self._write_summary()
+
+    def _leave_where_all_is_gone(self, now: float) -> None:
+        """End where somebody removed the run: nothing is left to serve, and nobody would end this process."""
+        if self._run.path.exists():
+            self._removed_since = None
+            return
+        self._removed_since = self._removed_since or now
+        if now - self._removed_since >= REMOVED_AFTER_S:
+            log.error("%s was removed; this keeper ends", self._run.path)
+            self._stopped = True
 
     def _mend_sockets(self) -> None:
         try:

@@ -101,14 +101,18 @@ async def test_a_run_is_watched_loses_its_keeper_is_served_again_ends_well_and_r
         (line, evaluated) = charts["loss"]
         assert line.steps.tolist() == list(range(1, STEPS + 1))
         assert evaluated.steps.tolist() == [0, 50, 100, 150]
-        assert not end.alerts
+        # A tiny model learns a dozen pairs by heart, and is told so.
+        told = {alert.code for alert in end.alerts}
+        assert "over_optimisation" in told
+        assert "critical" not in {alert.severity for alert in end.alerts}
         await pilot.press("q")
     assert app.return_code == 0
 
     replayed = command("replay", "--headless", "--json", str(run.path), module="dpo_tui")
-    assert replayed.returncode == 0, replayed.stderr
+    assert replayed.returncode == 1, replayed.stderr
     result = json.loads(replayed.stdout)
-    assert (result["format"], result["verdict"], result["last_step"]) == ("run_directory", "clean", STEPS)
+    assert (result["format"], result["verdict"], result["last_step"]) == ("run_directory", "alerts", STEPS)
+    assert {alert["code"] for alert in result["alerts"]} == told, "live and afterwards the same"
     assert (result["superseded_rows"], result["lines_not_understood"]) == (0, 0)
     assert result["metrics"]["loss"]["count"] == STEPS
     assert result["metrics"]["loss"]["last"] < result["metrics"]["loss"]["first"]
