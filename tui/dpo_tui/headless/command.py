@@ -7,12 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import track
 
 from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_FINE, EXIT_USAGE, render
 from dpo_telemetry.errors import TelemetryError
@@ -21,10 +19,11 @@ from dpo_telemetry.foreign.open import ReplayedLog, open_log
 from dpo_telemetry.foreign.source import STANDARD_INPUT
 from dpo_telemetry.rundir.find import find_run, runs_directory
 from dpo_telemetry.text import printable
-from dpo_tui.headless.list import Listing
-from dpo_tui.headless.page import print_page
 from dpo_tui.headless.reports import REPORTS
 from dpo_tui.headless.result import Outcome, result_of
+
+if TYPE_CHECKING:
+    from dpo_tui.headless.printed import Printed
 
 Form = Literal["text", "json", "junit", "github"]
 MANY = 20
@@ -39,20 +38,17 @@ def replay_headless(
     One path as text is a page, several are a line each and a summary. With several paths an unreadable
     one is an error line, and the others are still replayed.
     """
-    console = Console(soft_wrap=False, highlight=False)
     outcomes: list[Outcome] = []
-    listing = Listing(console)
+    printed = _printed(len(paths) > 1) if form == "text" else None
     for path in _with_progress(paths):
         outcome, log = _replay(path, fail_on, runs_dir, alone=len(paths) == 1 and form not in REPORTS)
         outcomes.append(outcome)
         if outcome.result is None:
             render(outcome.error)
-        if form == "text" and len(paths) > 1:
-            listing.add(outcome)
-        elif form == "text" and outcome.result is not None and log is not None:
-            print_page(console, outcome.result, log)
-    if form == "text" and len(paths) > 1:
-        listing.finish()
+        if printed is not None:
+            printed.add(outcome, log)
+    if printed is not None:
+        printed.finish()
     elif form == "json":
         results = [outcome.result for outcome in outcomes if outcome.result is not None]
         click.echo(msgspec.json.encode(results[0] if len(paths) == 1 else {"results": results}))
@@ -62,6 +58,13 @@ def replay_headless(
     if any(outcome.result is None for outcome in outcomes):
         return EXIT_USAGE
     return EXIT_BAD_NEWS if any(o.result and o.result.verdict == "alerts" for o in outcomes) else EXIT_FINE
+
+
+def _printed(several: bool) -> Printed:
+    # A program that asks for JSON has no use for what draws, and waits for its import.
+    from dpo_tui.headless.printed import Printed
+
+    return Printed(several=several)
 
 
 def _replay(
@@ -94,6 +97,9 @@ def _with_progress(paths: Sequence[str]) -> Iterable[str]:
     """A bar on a terminal where there are many."""
     if len(paths) < MANY or not sys.stderr.isatty():
         return paths
+    from rich.console import Console
+    from rich.progress import track
+
     return track(paths, "diagnosing", console=Console(stderr=True), transient=True)
 
 
