@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from xml.etree import ElementTree
 
-from dpo_telemetry.events import SEVERITIES, Severity
+from dpo_telemetry.events import Severity
 from dpo_telemetry.text import printable
-from dpo_tui.headless.result import Outcome, ReportedAlert
+from dpo_tui.headless.result import Outcome, is_grave
 
 SUITE = "dpo-tui replay"
 _GITHUB_LEVEL: dict[Severity, str] = {"critical": "error", "warning": "warning", "info": "notice"}
@@ -27,7 +27,7 @@ def junit(outcomes: Iterable[Outcome], fail_on: Severity) -> Iterator[str]:
             errors += 1
             ElementTree.SubElement(case, "error", message=outcome.error)
             continue
-        grave = [alert for alert in outcome.result.alerts if _grave(alert, fail_on)]
+        grave = [alert for alert in outcome.result.alerts if is_grave(alert.severity, fail_on)]
         failures += bool(grave)
         for alert in grave:
             failure = ElementTree.SubElement(
@@ -62,10 +62,6 @@ REPORTS: dict[str, Callable[[Iterable[Outcome], Severity], Iterator[str]]] = {
     "github": github,
 }
 """By the name that `--format` takes."""
-
-
-def _grave(alert: ReportedAlert, fail_on: Severity) -> bool:
-    return SEVERITIES.index(alert.severity) >= SEVERITIES.index(fail_on)
 
 
 def _command(level: str, file: str, title: str, text: str) -> str:

@@ -70,12 +70,17 @@ class Outcome(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+def is_grave(severity: Severity, fail_on: Severity) -> bool:
+    """Whether an alert of this severity fails a log."""
+    return SEVERITIES.index(severity) >= SEVERITIES.index(fail_on)
+
+
 def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
     """Sum a log up; alerts below `fail_on` do not change the verdict."""
     tables = (log.series.train, log.series.eval)
     effective = [table.effective_rows() for table in tables]
     steps = np.concatenate([table.rows(rows).steps for table, rows in zip(tables, effective, strict=True)])
-    grave = [alert for alert in log.alerts if SEVERITIES.index(alert.severity) >= SEVERITIES.index(fail_on)]
+    grave = [alert for alert in log.alerts if is_grave(alert.severity, fail_on)]
     return Result(
         source=log.source,
         format=log.format,
