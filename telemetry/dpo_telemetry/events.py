@@ -300,15 +300,13 @@ def decode(line: bytes) -> AnyEvent | None:
         return None
 
 
-def decode_all(lines: list[bytes]) -> list[AnyEvent]:
+def decode_all(lines: bytes) -> list[AnyEvent]:
     """The events of whole lines, all or none.
 
     Raises:
-        NOT_READABLE: one of them is no event that this version knows, or is longer than `MAX_LINE_BYTES`.
+        NOT_READABLE: one of them is no event that this version knows.
     """
-    if lines and max(map(len, lines)) > MAX_LINE_BYTES:
-        raise ValueError("a line is too long")
-    return _decoder.decode_lines(b"\n".join(lines))
+    return _decoder.decode_lines(lines)
 
 
 def to_number(value: float) -> Number:

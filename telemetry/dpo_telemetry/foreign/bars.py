@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 
 _BAR = re.compile(r"%\|[^|]{0,400}\|\s{0,20}(\d{1,12})/(\d{1,12})\s{0,4}\[[^\]]{0,200}\]?")
+_ALONE = re.compile(
+    r"\s{0,3}\d{1,3}%\|[^|]{0,400}\|\s{0,20}(\d{1,12})/(\d{1,12})\s{0,4}\[[^\]%]{0,200}\]?\s{0,20}"
+)
 _PERCENT = re.compile(r"(?<![\d.])(?<!:)(?<!: )(?<!:  )\d{1,3}$")
 
 
@@ -17,6 +20,12 @@ def bars_in(text: str) -> Iterator[tuple[int, int, int]]:
     for bar in _BAR.finditer(text):
         if _PERCENT.search(text[max(0, bar.start() - 8) : bar.start()]):
             yield int(bar[1]), int(bar[2]), bar.end()
+
+
+def bar_alone(text: str) -> tuple[int, int] | None:
+    """Step and total where a bar without a description is all there is: what most pieces of an output are."""
+    bar = _ALONE.fullmatch(text)
+    return (int(bar[1]), int(bar[2])) if bar else None
 
 
 class Bars:

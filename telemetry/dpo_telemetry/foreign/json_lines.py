@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dpo_telemetry.foreign import json_text
+from dpo_telemetry.foreign.json_columns import ColumnDecoder
 from dpo_telemetry.foreign.log import ForeignLog
 from dpo_telemetry.foreign.rows import RowTaker
 from dpo_telemetry.foreign.source import Source
@@ -19,8 +20,11 @@ MAX_LINE_BYTES = 1 << 18
 def read(source: Source) -> ForeignLog:
     """The log; lines that are no objects are counted and passed over."""
     log = ForeignLog(FORMAT)
-    taker = RowTaker(log)
+    taker, decoder = RowTaker(log), ColumnDecoder()
     for lines in _complete_lines(source.blocks(), log):
+        if (columns := decoder.of_lines(lines)) is not None:
+            taker.take_columns(*columns)
+            continue
         rows, plain = _rows(lines, log)
         taker.take(rows, plain=plain)
     return log

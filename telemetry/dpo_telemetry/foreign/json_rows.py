@@ -10,10 +10,11 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.foreign import json_text
+from dpo_telemetry.foreign.json_columns import ColumnDecoder, Columns
 from dpo_telemetry.foreign.log import ForeignLog
 from dpo_telemetry.foreign.names import metric_name, shows_training
 from dpo_telemetry.foreign.rows import RowTaker, number
@@ -52,8 +53,11 @@ def read(source: Source) -> ForeignLog:
     if not (_find_state(rows, source.path) if state else _find_list(rows)):
         return log
     taker = RowTaker(log, logged=True if state else None)
-    for batch, plain in _rows(rows, log):
-        taker.take(batch, plain=plain)
+    for batch in _batches(rows, log):
+        if isinstance(batch, Columns):
+            taker.take_columns(*batch)
+        else:
+            taker.take(batch.rows, plain=batch.plain)
     log.shows_training |= state
     return log
 
@@ -142,20 +146,28 @@ def is_row(row: dict[str, Any]) -> bool:
     )
 
 
-def _rows(rows: _Buffer, log: ForeignLog) -> Iterator[tuple[list[Any], bool]]:
-    """Batches of the objects of the list at whose beginning the buffer stands; whether they are plain."""
+class _Rows(NamedTuple):
+    """Objects of the list, and whether all their values are floats, text or None."""
+
+    rows: list[Any]
+    plain: bool
+
+
+def _batches(rows: _Buffer, log: ForeignLog) -> Iterator[Columns | _Rows]:
+    """The objects of the list at whose beginning the buffer stands."""
+    decoder = ColumnDecoder()
     while True:
         end = rows.data.find(b"]")
         cut = end if end >= 0 else rows.data.rfind(b"}") + 1
         endless = cut <= 0 and len(rows.data) > MAX_ROW_BYTES
-        flat = None if endless else _flat(rows.data[:cut])
+        flat = None if endless else _flat(rows.data[:cut], decoder)
         if flat is not None:
             yield flat
             rows.drop(cut)
             ended = end >= 0
         else:
             batch, ended = _one_by_one(rows, log)
-            yield batch, False
+            yield _Rows(batch, plain=False)
         if ended:
             return
         if not rows.more():
@@ -164,10 +176,13 @@ def _rows(rows: _Buffer, log: ForeignLog) -> Iterator[tuple[list[Any], bool]]:
             return
 
 
-def _flat(data: bytes) -> tuple[list[Any], bool] | None:
+def _flat(data: bytes, decoder: ColumnDecoder) -> Columns | _Rows | None:
     """Rows without lists or objects in them, all at once; None when that is not what they are."""
+    block = b"[" + data.strip(b", \t\r\n") + b"]"
+    if (columns := decoder.of_list(block)) is not None:
+        return columns
     try:
-        return json_text.decode_list(b"[" + data.strip(b", \t\r\n") + b"]")
+        return _Rows(*json_text.decode_list(block))
     except json_text.NOT_JSON:
         return None
 

@@ -23,7 +23,7 @@ def decode(data: bytes) -> Any:
         ValueError, RecursionError, msgspec.DecodeError: it is none, or nested too deep.
     """
     try:
-        return msgspec.json.decode(_quoted(data))
+        return msgspec.json.decode(quoted(data))
     except msgspec.DecodeError:
         return json.loads(data)
 
@@ -36,7 +36,7 @@ def decode_lines(data: bytes) -> tuple[list[dict[str, Any]], bool]:
     """
     with contextlib.suppress(*NOT_JSON):
         return _PLAIN_LINES.decode_lines(data), True
-    data = _quoted(data)
+    data = quoted(data)
     with contextlib.suppress(*NOT_JSON):
         return _PLAIN_LINES.decode_lines(data), True
     return _LINES.decode_lines(data), False
@@ -50,15 +50,16 @@ def decode_list(data: bytes) -> tuple[list[Any], bool]:
     """
     with contextlib.suppress(*NOT_JSON):
         return _PLAIN_LIST.decode(data), True
-    data = _quoted(data)
+    data = quoted(data)
     with contextlib.suppress(*NOT_JSON):
         return _PLAIN_LIST.decode(data), True
     return _LIST.decode(data), False
 
 
-def _quoted(data: bytes) -> bytes:
+def quoted(data: bytes) -> bytes:
     """NaN and infinities as text, where they stand as Python's json writes them."""
     for name in (b"NaN", b"Infinity", b"-Infinity"):
-        if name in data:
-            data = data.replace(b": " + name, b': "' + name + b'"').replace(b":" + name, b':"' + name + b'"')
+        for before in (b": ", b":"):
+            if before + name in data:
+                data = data.replace(before + name, before + b'"' + name + b'"')
     return data

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpo_telemetry.foreign import printed
-from dpo_telemetry.foreign.bars import Bars, bars_in
+from dpo_telemetry.foreign.bars import Bars, bar_alone, bars_in
 from dpo_telemetry.foreign.log import ForeignLog
 from dpo_telemetry.foreign.names import STEP_NAMES, is_evaluation, is_summary, metric_name, shows_training
 from dpo_telemetry.foreign.rows import MAX_STEP, RowTaker, number
@@ -243,6 +243,10 @@ class _Rows:
 
     def _look_for_bars(self, text: str) -> None:
         behind = 0
+        if (alone := bar_alone(text)) is not None:
+            if self._bars.see(*alone):
+                self._finish()
+            return
         if "%|" in text:
             for step, total, end in bars_in(text):
                 behind = end

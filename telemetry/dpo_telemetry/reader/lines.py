@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from dpo_telemetry import events
 from dpo_telemetry.events import MAX_LINE_BYTES, AnyEvent
+from dpo_telemetry.reader.steps import MIN_BYTES, STEP_MARK, StepBlocks, StepColumns
+
+
+@dataclass
+class Read:
+    """What the lines that a chunk completes are."""
+
+    events: list[AnyEvent] = field(default_factory=list)
+    """In the order of their lines, without the steps that became columns."""
+    steps: StepColumns | None = None
 
 
 class LineReader:
@@ -23,26 +35,55 @@ class LineReader:
         self._line = bytearray()
         self._zeroed = False
         self._too_long = False
+        self._blocks = StepBlocks()
 
     def feed(self, data: bytes) -> list[AnyEvent]:
         """Events of the lines that `data` completes."""
-        self.offset += len(data)
-        first, *more = data.split(b"\n")
-        self._extend(first)
-        if not more:
-            return []
-        last = more.pop()
-        found = [event] if (event := self._complete()) else []
-        found += self._whole(more)
-        self._extend(last)
+        found, whole, rest = self._cut(data)
+        found += self._events(whole)
+        self._extend(rest)
         return found
 
-    def _whole(self, lines: list[bytes]) -> list[AnyEvent]:
+    def feed_columns(self, data: bytes) -> Read:
+        """Like `feed`, with the steps of a large chunk as columns where all of them have the same metrics."""
+        found, whole, rest = self._cut(data)
+        read = self._columns(whole) if len(whole) >= MIN_BYTES else None
+        if read is None:
+            read = Read(self._events(whole))
+        self._extend(rest)
+        return Read(found + read.events, read.steps)
+
+    def _cut(self, data: bytes) -> tuple[list[AnyEvent], bytes, bytes]:
+        """The event that `data` completes, the whole lines behind it, and the beginning of another."""
+        self.offset += len(data)
+        start, end = data.find(b"\n"), data.rfind(b"\n")
+        if end < 0:
+            return [], b"", data
+        self._extend(data[:start])
+        event = self._complete()
+        return [event] if event else [], data[start + 1 : end], data[end + 1 :]
+
+    def _columns(self, whole: bytes) -> Read | None:
+        if _has_long_line(whole):
+            return None
+        if (steps := self._blocks.decode(whole)) is not None:
+            return Read(steps=steps)
+        lines = whole.split(b"\n")
+        stepping = [line for line in lines if line.startswith(STEP_MARK)]
+        if not stepping or (steps := self._blocks.decode(b"\n".join(stepping))) is None:
+            return None
+        return Read(self._each([line for line in lines if not line.startswith(STEP_MARK)]), steps)
+
+    def _events(self, whole: bytes) -> list[AnyEvent]:
         """Events of whole lines; all at once where none is anything but an event that is known."""
-        try:
-            return events.decode_all(lines)
-        except events.NOT_READABLE:
-            pass
+        if not _has_long_line(whole):
+            try:
+                return events.decode_all(whole)
+            except events.NOT_READABLE:
+                pass
+        return self._each(whole.split(b"\n"))
+
+    def _each(self, lines: list[bytes]) -> list[AnyEvent]:
         found = []
         for line in lines:
             self._extend(line)
@@ -82,3 +123,13 @@ class LineReader:
             return None
         self.unknown += event is None
         return event
+
+
+def _has_long_line(whole: bytes) -> bool:
+    start = 0
+    while len(whole) - start > MAX_LINE_BYTES:
+        end = whole.rfind(b"\n", start, start + MAX_LINE_BYTES + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from dpo_telemetry import events
 from dpo_telemetry.budget import Budget
@@ -23,6 +24,7 @@ from dpo_telemetry.health.samples import with_samples
 from dpo_telemetry.reader.lines import LineReader
 from dpo_telemetry.reader.rows import append_rows
 from dpo_telemetry.reader.source import Chunk
+from dpo_telemetry.reader.steps import NEWEST_STEPS, StepColumns
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunInfo
 from dpo_telemetry.series.columns import SeriesStore
@@ -31,7 +33,7 @@ T = TypeVar("T")
 
 MAX_SAMPLES = 10_000
 """Sample events that are kept: those of the first steps are what anyone asks for."""
-RECENT_STEPS = 20
+RECENT_STEPS = NEWEST_STEPS
 """Steps over which step time and throughput are taken."""
 
 _EVENTS = re.compile(r"^attempts/(\d{3,9})/events/([A-Za-z0-9._-]+)\.jsonl$")
@@ -241,10 +243,12 @@ class RunModel:
             raise ValueError(f"{chunk.file}: stands at {reader.offset}, chunk starts at {chunk.offset}")
         self._attempt(attempt)
         process = self.processes.setdefault(chunk.file, ProcessView(chunk.file, attempt))
-        found = reader.feed(chunk.data)
-        if not found:
+        read = reader.feed_columns(chunk.data)
+        found = read.events
+        newest = [*found[-1:], *(read.steps.newest[-1:] if read.steps else [])]
+        if not newest:
             return
-        process.last_seen_s = found[-1].t
+        process.last_seen_s = max(event.t for event in newest)
         steps = [event for event in found if isinstance(event, events.Step)]
         evaluations = [event for event in found if isinstance(event, events.Eval)]
         if len(steps) + len(evaluations) < len(found):
@@ -252,6 +256,8 @@ class RunModel:
                 self._apply_event(event, process)
         if steps:
             self._apply_steps(steps, process)
+        if read.steps:
+            self._apply_columns(read.steps, process)
         append_rows(self.series.eval, evaluations, attempt, "eval_epoch")
 
     def _apply_whole(self, chunk: Chunk, attempt: AttemptView, name: str) -> None:
@@ -355,6 +361,18 @@ class RunModel:
         told = [step for step in steps if step.metrics]
         append_rows(self.series.train, told, process.attempt, "epoch")
         self._recent.extend(steps[-RECENT_STEPS:])
+
+    def _apply_columns(self, block: StepColumns, process: ProcessView) -> None:
+        process.last_step_s = float(block.wall_s[-1])
+        if process.rank:
+            return
+        last = int(block.steps.max())
+        self._last_steps[process.attempt] = max(last, self._last_steps.get(process.attempt, 0))
+        if block.names:
+            attempts = np.full(len(block.steps), process.attempt, np.int64)
+            columns = block.columns("epoch")
+            self.series.train.extend(block.steps, columns, attempts=attempts, wall_s=block.wall_s)
+        self._recent.extend(block.newest)
 
     def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
         if process.rank:
