@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from dpo_telemetry.series.growing import Growing
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,19 +51,66 @@ class Rows:
         return self.steps[mask], self.columns[name][mask]
 
 
-@dataclass
 class _Column:
-    rows: array[int] = field(default_factory=lambda: array("q"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    """Values of one metric with the rows that logged it; while every row does, the rows are not kept."""
+
+    def __init__(self) -> None:
+        self._values = Growing(np.float64)
+        self._rows: Growing[np.int64] | None = None
+        self.series: tuple[int, Series] | None = None
+        """The effective series at a length of the table."""
+
+    def add(self, rows: Ints, values: Floats) -> None:
+        """Values of rows behind all that were added before."""
+        n, before = len(values), len(self._values)
+        self._values.extend(values, n)
+        if self._rows is None and n and not (rows[0] == before and rows[-1] == before + n - 1):
+            self._rows = Growing(np.int64)
+            self._rows.extend(np.arange(before), before)
+        if self._rows is not None:
+            self._rows.extend(rows, n)
+
+    def add_one(self, row: int, value: float) -> None:
+        """The value of one row behind all that were added before."""
+        if self._rows is None and row != len(self._values):
+            self._rows = Growing(np.int64)
+            self._rows.extend(np.arange(len(self._values)), len(self._values))
+        self._values.append(value)
+        if self._rows is not None:
+            self._rows.append(row)
+
+    def values(self) -> Floats:
+        """All values, shape (k,)."""
+        return self._values.values()
+
+    def last(self) -> float:
+        """The value that was added last."""
+        return float(self._values.last())
+
+    def fills(self, n: int) -> bool:
+        """Whether each of the first `n` rows has a value."""
+        return self._rows is None and len(self._values) == n
+
+    def rows(self) -> Ints:
+        """The rows of the values, shape (k,), rising."""
+        return np.arange(len(self._values)) if self._rows is None else self._rows.values()
+
+    def first_from(self, row: int) -> int:
+        """Index of the first value at `row` or behind it."""
+        return (
+            min(row, len(self._values))
+            if self._rows is None
+            else int(np.searchsorted(self._rows.values(), row))
+        )
 
 
 class Table:
     """Rows of one kind (training or evaluation), appended as they are read."""
 
     def __init__(self) -> None:
-        self._steps: array[int] = array("q")
-        self._attempts: array[int] = array("q")
-        self._wall_s: array[float] = array("d")
+        self._steps = Growing(np.int64)
+        self._attempts = Growing(np.int64)
+        self._wall_s = Growing(np.float64)
         self._columns: dict[str, _Column] = {}
         self._order: tuple[int, Ints, Ints] | None = None
         self._last_step: int | None = None
@@ -85,11 +132,7 @@ class Table:
         self._attempts.append(attempt)
         self._wall_s.append(wall_s)
         for name, value in metrics:
-            column = self._columns.get(name)
-            if column is None:
-                column = self._columns[name] = _Column()
-            column.rows.append(row)
-            column.values.append(value)
+            self._columns.setdefault(name, _Column()).add_one(row, value)
 
     def extend(
         self,
@@ -115,15 +158,11 @@ class Table:
         reached = np.maximum.accumulate(np.append(np.int64(before), steps))
         self._out_of_order += int((steps <= reached[:-1]).sum())
         self._last_step = int(reached[-1])
-        self._steps.frombytes(np.ascontiguousarray(steps, np.int64).tobytes())
-        self._attempts.frombytes(np.ascontiguousarray(attempts, np.int64).tobytes())
-        self._wall_s.frombytes(np.full(n, wall_s, np.float64).tobytes())
+        self._steps.extend(steps, n)
+        self._attempts.extend(attempts, n)
+        self._wall_s.extend(wall_s, n)
         for name, (rows, values) in columns.items():
-            column = self._columns.get(name)
-            if column is None:
-                column = self._columns[name] = _Column()
-            column.rows.frombytes((rows.astype(np.int64) + first).tobytes())
-            column.values.frombytes(np.ascontiguousarray(values, np.float64).tobytes())
+            self._columns.setdefault(name, _Column()).add(rows + first, values)
 
     def names(self) -> list[str]:
         """Metrics that any row logged, in the order of their first appearance."""
@@ -137,16 +176,12 @@ class Table:
         """Rows that were appended at a step that an earlier row had reached."""
         return self._out_of_order
 
-    def newest_step(self) -> int | None:
-        """Step of the row that was appended last."""
-        return self._steps[-1] if self._steps else None
-
     def last(self, name: str) -> float | None:
         """Newest effective value of one metric; costs nothing while steps only grow."""
         column = self._columns.get(name)
         if column is None:
             return None
-        return column.values[-1] if not self._out_of_order else float(self.effective(name).values[-1])
+        return column.last() if not self._out_of_order else float(self.effective(name).values[-1])
 
     def effective_rows(self) -> Ints:
         """Indices of the rows people see, by step: for each step the newest attempt that reached it."""
@@ -157,12 +192,24 @@ class Table:
         return self._sorted()[2]
 
     def effective(self, name: str) -> Series:
-        """The effective series of one metric."""
-        return self._series(name, self.effective_rows())
+        """The effective series of one metric; the same object until rows are added.
+
+        Costs nothing while steps only grow and each row has the metric: the arrays are those of the table.
+        """
+        column = self._columns.get(name)
+        if column is None:
+            return Series(np.empty(0, np.int64), np.empty(0), np.empty(0))
+        if column.series is None or column.series[0] != len(self):
+            column.series = len(self), self._effective(column)
+        return column.series[1]
 
     def superseded(self, name: str) -> Series:
         """The replaced values of one metric, kept for whoever wants to see them."""
         return self._series(name, self.superseded_rows())
+
+    def attempts(self) -> Ints:
+        """Attempt of each row, shape (n,)."""
+        return self._attempts.values()
 
     def rows(self, indices: Ints) -> Rows:
         """Rows by index, aligned over all metrics."""
@@ -170,10 +217,11 @@ class Table:
         present: dict[str, Mask] = {}
         # Of a long run a second copy of every column is what memory would not hold.
         all_rows = len(indices) == len(self) and bool((indices == np.arange(len(self))).all())
-        for name in self._columns:
-            values, mask = self._aligned(name)
+        for name, column in self._columns.items():
+            values, mask = self._aligned(column)
             columns[name], present[name] = (values, mask) if all_rows else (values[indices], mask[indices])
-        return Rows(np.array(self._steps, np.int64)[indices], columns, present)
+        steps = self._steps.values()
+        return Rows(steps if all_rows else steps[indices], columns, present)
 
     def tail(self, start: int) -> Rows:
         """The rows from index `start` on, in the order they were appended.
@@ -184,29 +232,45 @@ class Table:
         columns: dict[str, Floats] = {}
         present: dict[str, Mask] = {}
         for name, column in self._columns.items():
-            values, mask = np.full(n, np.nan), np.zeros(n, np.bool_)
-            first = bisect_left(column.rows, start)
-            rows = np.array(column.rows[first:], np.int64) - start
-            values[rows], mask[rows] = np.array(column.values[first:]), True
-            if mask.any():
+            first = column.first_from(start)
+            found = column.values()[first:]
+            if column.fills(len(self._steps)):
+                columns[name], present[name] = found, np.ones(n, np.bool_)
+            elif len(found):
+                values, mask = np.full(n, np.nan), np.zeros(n, np.bool_)
+                rows = column.rows()[first:] - start
+                values[rows], mask[rows] = found, True
                 columns[name], present[name] = values, mask
-        return Rows(np.array(self._steps[start:], np.int64), columns, present)
+        return Rows(self._steps.values()[start:], columns, present)
 
-    def _aligned(self, name: str) -> tuple[Floats, Mask]:
-        column = self._columns[name]
-        if len(column.rows) == len(self._steps):
-            return np.array(column.values), np.ones(len(self._steps), np.bool_)
-        values, mask = np.full(len(self._steps), np.nan), np.zeros(len(self._steps), np.bool_)
-        rows = np.array(column.rows, np.int64)
-        values[rows], mask[rows] = np.array(column.values), True
+    def _aligned(self, column: _Column) -> tuple[Floats, Mask]:
+        n = len(self._steps)
+        if column.fills(n):
+            return column.values(), np.ones(n, np.bool_)
+        values, mask = np.full(n, np.nan), np.zeros(n, np.bool_)
+        rows = column.rows()
+        values[rows], mask[rows] = column.values(), True
         return values, mask
 
+    def _effective(self, column: _Column) -> Series:
+        if self._out_of_order:
+            return self._picked(column, self.effective_rows())
+        steps, wall_s = self._steps.values(), self._wall_s.values()
+        if column.fills(len(self)):
+            return Series(steps, column.values(), wall_s)
+        rows = column.rows()
+        return Series(steps[rows], column.values(), wall_s[rows])
+
     def _series(self, name: str, indices: Ints) -> Series:
-        if name not in self._columns:
+        column = self._columns.get(name)
+        if column is None or not len(indices):
             return Series(np.empty(0, np.int64), np.empty(0), np.empty(0))
-        values, mask = self._aligned(name)
+        return self._picked(column, indices)
+
+    def _picked(self, column: _Column, indices: Ints) -> Series:
+        values, mask = self._aligned(column)
         kept = indices[mask[indices]]
-        return Series(np.array(self._steps, np.int64)[kept], values[kept], np.array(self._wall_s)[kept])
+        return Series(self._steps.values()[kept], values[kept], self._wall_s.values()[kept])
 
     def _sorted(self) -> tuple[int, Ints, Ints]:
         if self._order is None or self._order[0] != len(self._steps):
@@ -215,10 +279,16 @@ class Table:
 
     def _sort(self) -> tuple[int, Ints, Ints]:
         n = len(self._steps)
-        steps, rows = np.array(self._steps, np.int64), np.arange(n)
-        if n < 2 or bool((np.diff(steps) > 0).all()):
+        steps, rows = self._steps.values(), np.arange(n)
+        if not self._out_of_order:
             return n, rows, np.empty(0, np.int64)
-        order = np.lexsort((rows, np.array(self._attempts, np.int64), steps))
+        known = self._order
+        if known is not None and known[0] < n and len(known[1]):
+            # A resumed run that goes on only adds rows behind; sorting a long one each time would cost its length.
+            reached = np.append(steps[known[1][-1]], steps[known[0] :])
+            if bool((np.diff(reached) > 0).all()):
+                return n, np.append(known[1], rows[known[0] :]), known[2]
+        order = np.lexsort((rows, self._attempts.values(), steps))
         last_of_step = np.append(np.diff(steps[order]) > 0, True)
         return n, order[last_of_step], np.sort(order[~last_of_step])
 

@@ -1,0 +1,62 @@
+"""An array that grows at its end, and whose beginning never changes."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Number = TypeVar("Number", np.int64, np.float64)
+
+FIRST_CAPACITY = 16
+
+
+class Growing(Generic[Number]):
+    """Numbers of one kind in one piece of memory, with room to spare at the end.
+
+    What `values` handed out stays right while more is added, so that another thread may read it:
+    values are added behind it, in the same memory or in a larger copy.
+    """
+
+    def __init__(self, kind: type[Number]) -> None:
+        self._data: npt.NDArray[Number] = np.empty(FIRST_CAPACITY, kind)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def values(self) -> npt.NDArray[Number]:
+        """All values, shape (n,), without a copy; not to be written to."""
+        found = self._data[: self._n]
+        found.flags.writeable = False
+        return found
+
+    def append(self, value: float) -> None:
+        """Add one value."""
+        self._make_room(1)
+        self._data[self._n] = value
+        self._n += 1
+
+    def extend(self, values: npt.ArrayLike, n: int) -> None:
+        """Add `n` values: an array of that length, or one number for all of them."""
+        self._make_room(n)
+        self._data[self._n : self._n + n] = values
+        self._n += n
+
+    def last(self) -> Any:
+        """The newest value.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not self._n:
+            raise IndexError("nothing was added yet")
+        return self._data[self._n - 1].item()
+
+    def _make_room(self, n: int) -> None:
+        if self._n + n > len(self._data):
+            # An eighth more keeps the spare memory of a long run small, and copies to eight a value.
+            larger = np.empty(self._n + n + max(FIRST_CAPACITY, self._n // 8), self._data.dtype)
+            larger[: self._n] = self._data[: self._n]
+            self._data = larger
