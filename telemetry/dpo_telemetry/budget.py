@@ -176,6 +176,15 @@ class Budget:
             nvml = _held(planned.nvml_bytes, measured.process)
         return RankBudget(rank=rank, components=found, peaks=peaks, nvml=nvml)
 
+    def planned_phases(self, rank: int) -> Mapping[str, Mapping[str, int]]:
+        """Planned bytes of a rank by the plan's phase and component; empty without a plan."""
+        return self._planned[rank].phases if 0 <= rank < len(self._planned) else {}
+
+    def planned_nvml_bytes(self, rank: int) -> tuple[int, int] | None:
+        """Lower and upper end of what NVML may show of a rank's process; None without a plan."""
+        ends = self._planned[rank].nvml_bytes if 0 <= rank < len(self._planned) else None
+        return (ends.low, ends.high) if ends is not None else None
+
     def ranks(self) -> list[RankBudget]:
         """All ranks that have a plan and a measurement, in their order."""
         return [held for rank in sorted(self._ranks) if (held := self.rank(rank)) is not None]

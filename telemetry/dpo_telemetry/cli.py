@@ -38,7 +38,8 @@ def exit_code_of(command: click.Command, prog_name: str, args: list[str] | None 
     stdout = sys.stdout
     try:
         code = command.main(args=args, prog_name=prog_name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where it was closed before the start
+            sys.stdout.flush()
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else prog_name
         what = "Missing command." if isinstance(error, NoArgsIsHelpError) else error.format_message()

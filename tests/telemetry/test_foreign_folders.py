@@ -36,8 +36,26 @@ def test_event_files_in_one_folder_below_are_found_and_those_of_several_refused(
     put(tmp_path / "runs" / "Nov24_node1" / "events.out.tfevents.1", logs.event_file(ROWS))
     assert steps(tmp_path) == list(range(1, 13))
     put(tmp_path / "runs" / "Nov25_node1" / "events.out.tfevents.1", logs.event_file(ROWS))
-    with pytest.raises(TelemetryError, match="holds event files in 2 folders; give one of them"):
+    with pytest.raises(TelemetryError, match=r"2 folders \(runs/Nov24_node1, runs/Nov25_node1\); give one"):
         open_log(tmp_path)
+
+
+def test_event_files_within_the_folder_of_another_belong_to_its_run(tmp_path: Path) -> None:
+    put(tmp_path / "runs" / "Nov24_node1" / "events.out.tfevents.1", logs.event_file(ROWS))
+    put(tmp_path / "runs" / "Nov24_node1" / "1790000000.5" / "events.out.tfevents.2", logs.event_file([]))
+    assert steps(tmp_path) == list(range(1, 13))
+
+
+def test_another_writers_figures_do_not_replace_training_at_the_same_steps(tmp_path: Path) -> None:
+    put(tmp_path / "events.out.tfevents.1", logs.event_file(ROWS))
+    put(
+        tmp_path / "events.out.tfevents.2",
+        logs.event_file([{"gpu/memory": 0.5, "step": n} for n in range(1, 13)]),
+    )
+    log = open_log(tmp_path)
+    assert log.series.effective("loss").steps.tolist() == list(range(1, 13))
+    assert (log.attempts, len(log.series.train.superseded_rows())) == (1, 0)
+    assert "nonfinite" in [alert.code for alert in log.alerts]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,26 @@ def test_a_long_log_is_diagnosed_in_parts_with_the_same_result(
     assert_same(open_log(path), expected)
 
 
+@pytest.mark.parametrize("name", ["trainer state", "output"])
+def test_a_wide_log_is_diagnosed_with_the_same_result(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, FORMATS[name][1](logs.history(60, restart_at=15)))
+    expected = open_log(path)
+    monkeypatch.setattr("dpo_telemetry.foreign.open.MAX_CELLS", 0)
+    monkeypatch.setattr("dpo_telemetry.foreign.open.CELLS_AT_ONCE", 100)
+    assert_same(open_log(path), expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_alerts_of_one_step_are_in_the_order_of_the_metrics(tmp_path: Path, name: str) -> None:
+    rows = logs.history()
+    rows[6] |= {"rewards/margins": logs.NAN, "logps/chosen": logs.NAN, "rewards/chosen": logs.NAN}
+    expected = open_log(written(tmp_path, logs.trainer_state(rows)))
+    assert len({alert.metric for alert in expected.alerts}) >= 4
+    assert_same(open_log(written(tmp_path, FORMATS[name][1](rows))), expected)
+
+
 @pytest.mark.parametrize("block_bytes", [1, 7, 1000])
 @pytest.mark.parametrize("name", FORMATS)
 def test_it_does_not_matter_how_the_bytes_are_cut(
@@ -320,3 +340,31 @@ def test_the_first_of_counted_rows_is_not_held_to_be_the_first_step(tmp_path: Pa
     assert "reference_mismatch" in [alert.code for alert in logged.alerts]
     counted = open_log(written(tmp_path, logs.json_lines([row] * 3)))
     assert "reference_mismatch" not in [alert.code for alert in counted.alerts]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_spreadsheets_decimal_commas_are_points(tmp_path: Path, delimiter: str) -> None:
+    rows = logs.history()
+    expected = open_log(written(tmp_path, logs.table(rows)))
+    found = open_log(written(tmp_path, logs.table(rows, delimiter).replace(b".", b",")))
+    assert_same(found, expected)
+    assert found.lines_not_understood == 0
+
+
+def test_a_comma_that_is_no_decimal_point_makes_no_number(tmp_path: Path) -> None:
+    data = b"step;loss;note\n1;0,5;a, b\n2;0,4;1,2,3\n3;1,000,000;c\n"
+    log = open_log(written(tmp_path, data))
+    assert log.series.effective("loss").values.tolist() == [0.5, 0.4]
+    assert log.series.names() == ["loss"]
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_a_value_that_is_null_was_not_logged(form: str, tmp_path: Path) -> None:
+    rows = [
+        {"loss": 0.5, "grad_norm": 1.0, "eval_loss": 0.4 if step % 10 == 0 else None, "step": step}
+        for step in range(1, 41)
+    ]
+    text = "\n".join(map(json.dumps, rows)) if form == "lines" else json.dumps(rows)
+    log = open_log(written(tmp_path, text.encode()))
+    assert log.series.effective("eval_loss").steps.tolist() == [10, 20, 30, 40]
+    assert "nonfinite" not in {alert.code for alert in log.alerts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.foreign.log import MAX_METRICS, ForeignLog
 from dpo_telemetry.foreign.open import open_log
 from dpo_telemetry.foreign.read import read_foreign
+from dpo_tui.headless.result import result_of
 
 from . import foreign_logs as logs
 
@@ -143,6 +145,23 @@ def test_a_damaged_event_costs_itself_and_a_damaged_length_all_that_follows(path
     assert (losses(found), found.lines_not_understood) == ([1 / 16, 2 / 16], 1)
 
 
+def test_events_at_steps_that_no_training_reaches_are_counted(path: Path) -> None:
+    events = [
+        logs.record(logs.event(step, logs.field(5, logs.field(1, logs.simple_value("train/loss", loss)))))
+        for step, loss in [(2**63 - 1, 9.0), (1, 0.7), (2**63 - 2, 9.0), (2**62, 9.0), (2, 0.6)]
+    ]
+    found = read(path, b"".join(events))
+    assert losses(found) == [pytest.approx(0.7), pytest.approx(0.6)]
+    assert found.lines_not_understood == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_a_nan_and_no_warning(path: Path) -> None:
+    value = logs.simple_value("train/loss", 1.0)[:-4] + b"\x01\x00\xa0\x7f"
+    events = [logs.record(logs.event(step, logs.field(5, logs.field(1, value)))) for step in (1, 2)]
+    assert all(math.isnan(loss) for loss in losses(read(path, b"".join(events))))
+
+
 def test_long_records_between_events_are_passed_over(path: Path) -> None:
     length = (3 << 20).to_bytes(8, "little")
     picture = length + logs.masked_crc(length).to_bytes(4, "little") + bytes(3 << 20) + b"crc!"
@@ -172,6 +191,24 @@ def test_metrics_are_bounded_and_what_is_left_out_is_counted(path: Path, kind: s
     assert len(found.series.names()) == MAX_METRICS
     assert "loss" in found.series.names()
     assert found.lines_not_understood > 0
+
+
+def test_rows_that_each_bring_a_new_name_are_diagnosed_in_bounded_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpo_telemetry.foreign.open.MAX_CELLS", 1 << 20)
+    monkeypatch.setattr("dpo_telemetry.foreign.open.CELLS_AT_ONCE", 1 << 18)
+    path.write_bytes(
+        b"".join(b'{"step": %d, "loss": 0.5, "x%d": 1}\n' % (n, min(n, 1000)) for n in range(20_000))
+    )
+    tracemalloc.start()
+    log = open_log(path)
+    result = result_of(log, "warning")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (result.rows, result.first_step, result.last_step) == (20_000, 0, 19_999)
+    # Laid out whole, 20,000 rows of 1,002 metrics are 180 MB.
+    assert peak < 40 << 20
 
 
 ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {

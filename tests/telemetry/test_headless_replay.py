@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,40 @@ def test_one_unreadable_path_of_several_is_told_and_the_others_are_replayed(
 def test_an_unreadable_path_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TelemetryError):
         replay_headless([str(tmp_path / "nowhere")], form="json", fail_on="warning")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("nowhere.log", "nowhere.log: cannot be read: No such file or directory"),
+        ("logs/nowhere", "logs/nowhere: cannot be read: No such file or directory"),
+        ("dangling", "dangling: cannot be read: No such file or directory"),
+        ("nowhere", "nowhere: no such run under .*; no file has this name either"),
+        ("", "a PATH is empty; give a file, a folder or the name of a run"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_told_as_what_it_was_meant_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    (tmp_path / "trainer_state.json").write_text('{"log_history": [{"loss": 0.5, "step": 1}]}')
+    with pytest.raises(TelemetryError, match=f"^{told}"):
+        replay_headless([text], fail_on="warning", runs_dir=str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("form", ["text", "junit", "github", "json"])
+def test_an_encoding_that_lacks_the_pages_signs_does_not_cost_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
+) -> None:
+    log = tmp_path / "déjà✗.log"
+    log.write_text("{'loss': nan}\n")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert replay_headless([str(log)], form=form, fail_on="warning") == 1
+    out.flush()
+    data = out.buffer.getvalue()
+    assert ("déjà?" if form == "text" else "déjà✗") in data.decode("latin-1" if form == "text" else "utf-8")
 
 
 def test_a_file_name_that_is_no_text_is_no_trouble(capsys: Capture, tmp_path: Path) -> None:

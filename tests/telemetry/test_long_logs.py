@@ -31,7 +31,7 @@ def step(lines: Lines, number: int, more: dict[str, events.Number] | None = None
         "rewards/margins": number / 1e3,
         "grad_norm": 1.0,
     }
-    extra = {"tokens": 2048, "times_s": {"step": 1.0 + number % 7}} | others
+    extra: dict[str, Any] = {"tokens": 2048, "times_s": {"step": 1.0 + number % 7}} | others
     return events.encode(events.Step(**lines.stamp(), step=number, metrics=metrics | (more or {}), **extra))
 
 
@@ -67,6 +67,7 @@ ALIKE: dict[str, Callable[[Lines], bytes]] = {
 MIXED: dict[str, Callable[[Lines], bytes]] = {
     "a metric more at one step": lambda lines: file_of(lines, {300: step(lines, 301, {"late": 1.0})}),
     "a metric less at one step": lambda lines: file_of(lines, {300: lines.step(301, 1.0, loss=0.5)}),
+    "a step without tokens": lambda lines: file_of(lines).replace(b'"tokens":2048,', b"", 1),
     "a step without metrics": lambda lines: file_of(lines, {200: lines.step(200, 1.0)}),
     "a step that is no number": lambda lines: file_of(lines).replace(b'"step":77,', b'"step":"x",'),
     "a metric that is text": lambda lines: file_of(lines).replace(b'"rewards/margins":0.077', b'"rewards/margins":"high"'),
@@ -86,11 +87,18 @@ def test_a_long_event_file_says_what_its_lines_say(write: Callable[[Lines], byte
     assert seen(model_of(Chunk(RANK_0, 0, data))) == seen(model_of(*pieces))
 
 
+def test_tokens_and_time_of_each_step_are_kept_apart_from_the_metrics() -> None:
+    model = model_of(Chunk(RANK_0, 0, file_of(Lines())))
+    assert model.work.effective("tokens").values.tolist() == [2048.0] * STEPS
+    assert model.work.effective("step_time_s").values[:3].tolist() == [2.0, 3.0, 4.0]
+    assert model.series.names() == ["loss", "rewards/margins", "grad_norm"]
+
+
 @pytest.mark.parametrize("write", ALIKE.values(), ids=ALIKE)
 def test_steps_that_are_alike_become_columns(write: Callable[[Lines], bytes]) -> None:
     read = LineReader().feed_columns(write(Lines()))
     assert read.steps is not None
-    assert read.steps.values.shape == (STEPS, 3)
+    assert read.steps.values.shape == (3, STEPS)
     assert not any(isinstance(event, events.Step) for event in read.events)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dpo_telemetry import events
 from dpo_telemetry.reader import source as source_module
-from dpo_telemetry.reader.model import AttemptView, RunModel
+from dpo_telemetry.reader.attempt import AttemptView
+from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Chunk, DirectorySource
 from dpo_telemetry.rundir.create import create_attempt
 from dpo_telemetry.rundir.exits import HostExit
@@ -60,6 +61,7 @@ def seen(model: RunModel) -> dict[str, Any]:
             name: [(s.steps.tolist(), list(map(str, s.values.tolist())), s.wall_s.tolist()) for s in pair]
             for name, pair in series.items()
         },
+        "work": {name: model.work.effective(name).values.tolist() for name in model.work.names()},
         "alerts": model.alerts,
         "findings": model.diagnosis.findings(),
         "phase": model.phase,

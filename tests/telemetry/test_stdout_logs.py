@@ -117,6 +117,33 @@ def test_a_second_run_to_another_total_is_followed(log: Path) -> None:
     assert (steps(found), found.attempts) == ([1, 2, 3, 4], 1)
 
 
+@pytest.mark.parametrize("label", ["[rank0]: ", "[default0]:", "0: ", "node1: ", "gpu-a100-07.cluster3: "])
+def test_bars_behind_the_label_of_a_process_or_host_are_trainings(log: Path, label: str) -> None:
+    text = "".join(
+        f"{label}{bar(n, 300)[1:]}\n{label}{{'loss': 0.5, 'grad_norm': 1.0}}\n{label}{bar(n, 300)[1:]}\n"
+        for n in (3, 30, 150, 300)
+    )
+    found = parse(log, text)
+    assert (steps(found), found.step_source) == ([3, 30, 150, 300], "progress bar")
+
+
+@pytest.mark.parametrize("step", [3, 30, 300])
+def test_a_bar_with_a_description_is_not_trainings_however_wide_its_percentage_is(
+    log: Path, step: int
+) -> None:
+    found = parse(log, f"{{'loss': 0.5}}{bar(step, 300, 'Map: ')}\n{{'loss': 0.4}}\n")
+    assert (steps(found), found.step_source) == ([1, 2], "counted")
+
+
+def test_rows_of_ranks_whose_lines_come_in_blocks_are_one_run(log: Path) -> None:
+    rows = [f"{{'loss': 0.{n}, 'step': {n}}}" for n in range(10, 90)]
+    blocks = [rows[at : at + 5] for at in range(0, len(rows), 5)]
+    text = "".join(f"{rank}: {row}\n" for block in blocks for rank in (2, 0, 1) for row in block)
+    found = parse(log, text)
+    assert steps(found) == list(range(10, 90))
+    assert (found.attempts, len(found.series.train)) == (1, 80)
+
+
 def test_rows_that_every_rank_prints_are_one_attempt(log: Path) -> None:
     found = parse(log, "".join(f"{{'loss': 0.{n}, 'step': {n}}}\n" * 8 for n in (1, 2, 3)))
     assert (steps(found), found.attempts) == ([1, 2, 3], 1)
@@ -279,6 +306,13 @@ def test_rows_of_a_trainer_state_that_are_none_are_counted(tmp_path: Path) -> No
     found = open_log(tmp_path)
     assert found.series.effective("loss").steps.tolist() == [1]
     assert found.lines_not_understood == 4
+
+
+def test_a_folder_whose_number_is_no_step_is_no_checkpoint(tmp_path: Path) -> None:
+    for name in ("checkpoint-²", "checkpoint-7"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text('{"log_history": [{"loss": 0.5, "step": 7}]}')
+    assert open_log(tmp_path).series.train.last_step() == 7
 
 
 def test_a_folder_of_checkpoints_means_the_newest(tmp_path: Path) -> None:

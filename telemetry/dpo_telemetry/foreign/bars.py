@@ -9,7 +9,9 @@ _BAR = re.compile(r"%\|[^|]{0,400}\|\s{0,20}(\d{1,12})/(\d{1,12})\s{0,4}\[[^\]]{
 _ALONE = re.compile(
     r"\s{0,3}\d{1,3}%\|[^|]{0,400}\|\s{0,20}(\d{1,12})/(\d{1,12})\s{0,4}\[[^\]%]{0,200}\]?\s{0,20}"
 )
-_PERCENT = re.compile(r"(?<![\d.])(?<!:)(?<!: )(?<!:  )\d{1,3}$")
+_PERCENT = re.compile(r"(?<![\d.])(?<!:)(?<!: )(?<!:  )(?<!:   )\d{1,3}$")
+_LABEL = re.compile(r"\s{0,8}(?:\[(?:rank|default)?\d{1,6}\]:|[\w.-]{0,60}\d:(?!\d)) ?")
+"""Whose line it is, as torchrun, Slurm and pdsh write before it; a description of work ends in no digit."""
 
 
 def bars_in(text: str) -> Iterator[tuple[int, int, int]]:
@@ -26,6 +28,12 @@ def bar_alone(text: str) -> tuple[int, int] | None:
     """Step and total where a bar without a description is all there is: what most pieces of an output are."""
     bar = _ALONE.fullmatch(text)
     return (int(bar[1]), int(bar[2])) if bar else None
+
+
+def unlabelled(text: str) -> str:
+    """The text without the label of the process or host that printed it."""
+    label = _LABEL.match(text)
+    return text[label.end() :] if label else text
 
 
 class Bars:

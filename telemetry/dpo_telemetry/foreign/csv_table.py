@@ -19,11 +19,12 @@ from dpo_telemetry.series.columns import Floats
 from dpo_telemetry.text import printable
 
 FORMAT = "csv"
-DELIMITERS = ",\t;"
+DELIMITERS = ",\t;|"
 MAX_LINE_BYTES = 1 << 18
 MAX_CELLS = 10_000
 LINES_AT_ONCE = 4096
 
+_DECIMAL_COMMA = re.compile(r"(\s*[-+]?\d+),(\d+(?:[eE][-+]?\d+)?\s*)")
 _RANGE = re.compile(r"__(?:MIN|MAX)$")
 _TENSORBOARD_HEADER = ["wall time", "step", "value"]
 _TAG = re.compile(r"tag-(.+)$")
@@ -53,7 +54,8 @@ def read(source: Source) -> ForeignLog:
         if columns is None:
             rows = [row for row in _rows(batch, delimiter) if len(row) == len(names)]
             log.lines_not_understood += len(batch) - len(rows)
-            columns = list(zip(*rows, strict=True))
+            cells: Iterable[tuple[str, ...]] = zip(*rows, strict=True)
+            columns = list(cells if delimiter == "," else map(_with_points, cells))
         if columns:
             taker.take_columns(names, columns)
     return log
@@ -140,6 +142,14 @@ def _numbers(lines: list[str], delimiter: str, columns: int) -> list[Floats] | N
     except ValueError:
         return None
     return list(np.ascontiguousarray(cells.T)) if cells.shape[1] == columns else None
+
+
+def _with_points(column: tuple[str, ...]) -> tuple[str, ...]:
+    """Cells with a decimal comma, as spreadsheets of half the world write them, with a point."""
+    if not any("," in cell for cell in column):
+        return column
+    found = [_DECIMAL_COMMA.fullmatch(cell) for cell in column]
+    return tuple(f"{m[1]}.{m[2]}" if m else cell for m, cell in zip(found, column, strict=True))
 
 
 def _rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:

@@ -67,7 +67,7 @@ def state_in_folder(folder: Path) -> Path | None:
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
     checkpoints = [
-        path for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if path.parent.name[11:].isdigit()
+        path for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if path.parent.name[11:].isdecimal()
     ]
     return max(checkpoints, key=lambda path: int(path.parent.name[11:]), default=None)
 

@@ -56,17 +56,26 @@ def _files_of_folder(folder: Path) -> list[Path]:
             return [folder / name]
     if files := tensorboard.files_in_folder(folder):
         return files
-    below = {
-        path.parent for path in islice(folder.glob(f"**/{tensorboard.FILE_PATTERN}"), MAX_FILES_LOOKED_AT)
-    }
+    below = _folders_of_events(folder)
     if len(below) > 1:
-        raise TelemetryError(f"{folder}: holds event files in {len(below)} folders; give one of them")
+        names = ", ".join(str(path.relative_to(folder)) for path in below[:3])
+        more = ", ..." if len(below) > 3 else ""
+        raise TelemetryError(
+            f"{folder}: holds event files in {len(below)} folders ({names}{more}); give one of them"
+        )
     if below:
-        return tensorboard.files_in_folder(below.pop())
+        return tensorboard.files_in_folder(below[0])
     raise TelemetryError(
         f"{folder}: neither a run directory (run.json), nor a checkpoint ({json_rows.STATE_FILE}), "
-        "nor a folder of event files"
+        "nor a folder of event files; give the log file itself"
     )
+
+
+def _folders_of_events(folder: Path) -> list[Path]:
+    """Folders below that hold event files; those within another are of the same run (`add_hparams`)."""
+    files = islice(folder.glob(f"**/{tensorboard.FILE_PATTERN}"), MAX_FILES_LOOKED_AT)
+    found = {path.parent for path in files if path.is_file()}
+    return sorted(path for path in found if not found.intersection(path.parents))
 
 
 def _reader(source: Source) -> Callable[[Source], ForeignLog]:

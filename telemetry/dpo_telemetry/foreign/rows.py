@@ -265,6 +265,9 @@ def _columns(rows: list[dict[str, Any]], names: int, plain: bool) -> Sequence[Co
         except (ValueError, TypeError):
             pass
         else:
+            # numpy takes None for NaN; a value that was not logged is none that is not a number.
+            if np.isnan(cells).any() and None in chain.from_iterable(map(dict.values, rows)):
+                return list(zip(*[row.values() for row in rows], strict=True))
             return list(np.ascontiguousarray(cells.reshape(len(rows), names).T))
     return list(zip(*[row.values() for row in rows], strict=True))
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
+import select
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO, cast
 
 from dpo_telemetry.errors import TelemetryError
@@ -17,6 +22,8 @@ STANDARD_INPUT = Path("-")
 BLOCK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
 """What the format is found out from."""
+WRITER_WAIT_S = 3.0
+"""How long a named pipe may be without a writer: a shell starts both ends at about the same time."""
 
 _GZIP = b"\x1f\x8b"
 _UTF8_MARK = codecs.BOM_UTF8
@@ -63,16 +70,46 @@ class Source:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """A file by its path, or standard input for `-`.
+    """A file by its path, a pipe (`<(zcat train.log.gz)`), or standard input for `-`.
 
     Raises:
         OSError: it cannot be opened or read.
+        TelemetryError: it is a device, or a pipe that nobody writes to; or standard input is closed.
     """
     if path == STANDARD_INPUT:
+        # Python has no such object where the shell closed it: `<&-`.
+        if sys.stdin is None:
+            raise TelemetryError(f"{path}: standard input is closed")
         yield Source(path, _read(sys.stdin.buffer))
         return
-    with path.open("rb", buffering=0) as stream:
-        yield Source(path, _read(cast(BinaryIO, stream)))
+    # Opened to wait, a pipe without a writer would never be open.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as stream:
+        kind = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISBLK(kind) or (stat.S_ISCHR(kind) and not stream.isatty()):
+            raise TelemetryError(f"{path}: is a device, not a log")
+        first = _first_of_pipe(stream.fileno(), path) if stat.S_ISFIFO(kind) else b""
+        os.set_blocking(stream.fileno(), True)
+        yield Source(path, chain([first] if first else [], _read(cast(BinaryIO, stream))))
+
+
+def _first_of_pipe(pipe: int, path: Path) -> bytes:
+    """What a pipe holds already, nothing where its writer is silent so far.
+
+    Raises:
+        TelemetryError: there is no writer, and none comes.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    end = monotonic() + WRITER_WAIT_S
+    while not poll.poll(50):
+        try:
+            if first := os.read(pipe, BLOCK_BYTES):
+                return first
+        except BlockingIOError:
+            return b""
+        if monotonic() > end:
+            raise TelemetryError(f"{path}: is a named pipe, and nobody writes to it")
+    return b""
 
 
 def _read(stream: BinaryIO) -> Iterator[bytes]:

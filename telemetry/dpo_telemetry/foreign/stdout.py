@@ -9,12 +9,13 @@ to training is that of the first bar beside a training row.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dpo_telemetry.foreign import printed
-from dpo_telemetry.foreign.bars import Bars, bar_alone, bars_in
+from dpo_telemetry.foreign.bars import Bars, bar_alone, bars_in, unlabelled
 from dpo_telemetry.foreign.log import ForeignLog
 from dpo_telemetry.foreign.names import STEP_NAMES, is_evaluation, is_summary, metric_name, shows_training
 from dpo_telemetry.foreign.rows import MAX_STEP, RowTaker, number
@@ -29,6 +30,9 @@ MAX_LINES_WITHIN_ROW = 8
 """So many lines of a warning may be printed into the middle of a row."""
 ROWS_AT_ONCE = 2048
 MAX_MEANINGS = 1000
+MAX_LABEL_CHARS = 80
+ROWS_REMEMBERED = 1024
+"""So many rows back the same row under another label is the same row."""
 
 _ZEROS = bytes(BLOCK_BYTES)
 """A block of the hole that is left where a log was emptied under its writer."""
@@ -130,7 +134,8 @@ class _Rows:
         self._meanings: dict[tuple[str, ...], _Meaning] = {}
         self._open: list[str] = []
         self._rank: str | None = None
-        self._labelled: tuple[str, dict[str, Any]] | None = None
+        self._labelled: OrderedDict[tuple[Any, ...], str] = OrderedDict()
+        """Label under which each of the last rows was printed first."""
 
     def take(self, segment: str) -> None:
         """Look at one piece of the output."""
@@ -213,11 +218,11 @@ class _Rows:
         if label[1]:
             self._rank = self._rank or label[1]
             return label[1] != self._rank
-        number, metrics = label[0], dict(row.metrics)
-        repeated = self._labelled is not None and number != self._labelled[0] and metrics == self._labelled[1]
-        if not repeated:
-            self._labelled = (number, metrics)
-        return repeated
+        number, metrics = label[0], tuple(row.metrics.items())
+        first = self._labelled.setdefault(metrics, number)
+        if len(self._labelled) > ROWS_REMEMBERED:
+            self._labelled.popitem(last=False)
+        return first != number
 
     def _finish(self) -> None:
         """Give the row that waits for a bar the best step there is."""
@@ -242,6 +247,8 @@ class _Rows:
             self._batch = []
 
     def _look_for_bars(self, text: str) -> None:
+        if ":" in text[:MAX_LABEL_CHARS]:
+            text = unlabelled(text)
         behind = 0
         if (alone := bar_alone(text)) is not None:
             if self._bars.see(*alone):

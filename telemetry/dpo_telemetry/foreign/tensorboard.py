@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dpo_telemetry.foreign.event import Event, Span, parse, varint
 from dpo_telemetry.foreign.log import ForeignLog
+from dpo_telemetry.foreign.names import metric_name, shows_training
 from dpo_telemetry.foreign.records import (
     MAX_PAYLOAD_BYTES,
     Bytes,
@@ -51,8 +52,8 @@ class _Values:
     tags: Ints
     values: Floats
 
-    def part(self, start: int, end: int) -> _Values:
-        return _Values(self.steps[start:end], self.tags[start:end], self.values[start:end])
+    def part(self, chosen: slice | npt.NDArray[np.bool_]) -> _Values:
+        return _Values(self.steps[chosen], self.tags[chosen], self.values[chosen])
 
     def then(self, other: _Values) -> _Values:
         return _Values(
@@ -82,6 +83,7 @@ def read(sources: Iterator[Source]) -> ForeignLog:
     rows = _Rows(RowTaker(log, logged=True))
     for source in sources:
         reader, events = RecordReader(), _Events(rows.tags, log, surroundings)
+        rows.file_begins()
         for records in reader.feed(_blocks(source.blocks())):
             rows.take(events.values(records))
         log.lines_not_understood += reader.damaged or reader.torn
@@ -155,7 +157,8 @@ class _Events:
             chosen, text = places[alike][good], texts[alike][good]
             if event is not None and event.is_one_scalar:
                 if (values := self._like(event, text)) is not None:
-                    yield chosen, values
+                    kept = self._in_range(values.steps)
+                    yield chosen[kept], values.part(kept)
             elif len(chosen):
                 values = self._one_by_one(text[0].tobytes())
                 yield np.repeat(chosen, len(values.steps)), values
@@ -174,7 +177,9 @@ class _Events:
         for shift, at in enumerate(range(*(event.step or (0, 0)))):
             steps |= (texts[:, at].astype(np.int64) & 0x7F) << np.int64(7 * shift)
         values = np.ascontiguousarray(texts[:, slice(*scalar.span)]).view(scalar.dtype).ravel()
-        return _in_range(_Values(steps, np.full(len(texts), tag), values.astype(np.float64)))
+        # A NaN may be a signalling one, of which numpy would warn the user.
+        with np.errstate(invalid="ignore"):
+            return _Values(steps, np.full(len(texts), tag), values.astype(np.float64))
 
     def _one_by_one(self, data: bytes) -> _Values:
         event = _parsed(data)
@@ -191,7 +196,13 @@ class _Events:
                 tags.append(tag)
                 values.append(float(np.frombuffer(data[slice(*scalar.span)], scalar.dtype)[0]))
         steps = np.full(len(tags), step, np.int64)
-        return _in_range(_Values(steps, np.array(tags, np.int64), np.array(values)))
+        return _Values(steps, np.array(tags, np.int64), np.array(values)).part(self._in_range(steps))
+
+    def _in_range(self, steps: Ints) -> npt.NDArray[np.bool_]:
+        """Which steps training can reach; the others are counted as not understood."""
+        kept: npt.NDArray[np.bool_] = (steps > -MAX_STEP) & (steps < MAX_STEP)
+        self._log.lines_not_understood += int((~kept).sum())
+        return kept
 
     def _tag(self, name: str, uses: int) -> int | None:
         if name not in self._tags and len(self._tags) >= MAX_TAGS:
@@ -224,11 +235,6 @@ def _alike(texts: Bytes, event: Event, varying: Places) -> npt.NDArray[np.bool_]
     return same
 
 
-def _in_range(values: _Values) -> _Values:
-    kept = (values.steps > -MAX_STEP) & (values.steps < MAX_STEP)
-    return values if kept.all() else _Values(values.steps[kept], values.tags[kept], values.values[kept])
-
-
 class _Rows:
     """Joins numbers to rows: what comes at one step in a row of its own each time a name repeats."""
 
@@ -236,16 +242,37 @@ class _Rows:
         self.tags: dict[str, int] = {}
         self._taker = taker
         self._waiting = _NOTHING
+        self._trained = False
+        self._beside: bool | None = None
+
+    def file_begins(self) -> None:
+        """What comes next is from another file: the run resumed, or another writer of figures beside training's."""
+        self._beside = None
 
     def take(self, values: _Values) -> None:
         """The next numbers; those of the last step wait for others of that step."""
+        if self._is_beside(values):
+            return
         values = self._waiting.then(values)
         ends = np.flatnonzero(np.diff(values.steps)) + 1
         last = int(ends[-1]) if len(ends) else 0
         if len(values.steps) - last > MAX_WAITING:
             last = len(values.steps)
-        self._waiting = values.part(last, len(values.steps))
-        self._append(values.part(0, last))
+        self._waiting = values.part(slice(last, None))
+        self._append(values.part(slice(last)))
+
+    def _is_beside(self, values: _Values) -> bool:
+        """Whether the file's first numbers are none of training, of which there are some already.
+
+        Taken for the run begun again, its rows would replace those of training at the same steps.
+        """
+        if self._beside is None and len(values.steps):
+            names = list(self.tags)
+            written = map(metric_name, (names[tag] for tag in np.unique(values.tags)))
+            training = any(name is not None and shows_training(name) for name in written)
+            self._beside = self._trained and not training
+            self._trained |= training
+        return bool(self._beside)
 
     def finish(self) -> None:
         """There are no more numbers."""
@@ -260,7 +287,7 @@ class _Rows:
             end = start + at_once
             while end < n and values.steps[end] == values.steps[end - 1] and end - start < MAX_WAITING:
                 end += 1
-            self._append_rows(values.part(start, end))
+            self._append_rows(values.part(slice(start, end)))
             start = end
 
     def _append_rows(self, values: _Values) -> None:
@@ -277,7 +304,9 @@ class _Rows:
         names = list(self.tags)
         columns = []
         by_tag = np.argsort(values.tags, kind="stable")
-        for places in np.split(by_tag, np.flatnonzero(np.diff(values.tags[by_tag])) + 1):
+        of_tags = np.split(by_tag, np.flatnonzero(np.diff(values.tags[by_tag])) + 1)
+        # Tags are numbered by the lengths of their events; people expect the order of the file.
+        for places in sorted(of_tags, key=lambda places: int(places[0])):
             column, present = np.full(len(rows), np.nan), np.zeros(len(rows), np.bool_)
             column[row_of[places]], present[row_of[places]] = values.values[places], True
             columns.append((names[int(values.tags[places[0]])], column, present))

@@ -41,9 +41,9 @@ class HealthAlert(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @staticmethod
-    def rank(alert: HealthAlert) -> tuple[int, int, str]:
+    def rank(alert: HealthAlert) -> tuple[int, int, str, str]:
         """Sort key: the gravest first, then the earliest."""
-        return (-SEVERITIES.index(alert.severity), alert.step or 0, alert.code)
+        return (-SEVERITIES.index(alert.severity), alert.step or 0, alert.code, alert.metric or "")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

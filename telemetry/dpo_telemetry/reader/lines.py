@@ -47,7 +47,7 @@ class LineReader:
     def feed_columns(self, data: bytes) -> Read:
         """Like `feed`, with the steps of a large chunk as columns where all of them have the same metrics."""
         found, whole, rest = self._cut(data)
-        read = self._columns(whole) if len(whole) >= MIN_BYTES else None
+        read = self._columns(whole)
         if read is None:
             read = Read(self._events(whole))
         self._extend(rest)
@@ -63,16 +63,20 @@ class LineReader:
         event = self._complete()
         return [event] if event else [], data[start + 1 : end], data[end + 1 :]
 
+    def feed_prepared(self, size_bytes: int, steps: StepColumns | None, lines: bytes) -> Read:
+        """Whole lines of which the steps are decoded: `size_bytes` of the file, and the other lines.
+
+        Raises:
+            ValueError: a line before them is not complete.
+        """
+        if self.unfinished:
+            raise ValueError("decoded lines follow a line that is not complete")
+        self.offset += size_bytes
+        return Read(self._events(lines), steps)
+
     def _columns(self, whole: bytes) -> Read | None:
-        if _has_long_line(whole):
-            return None
-        if (steps := self._blocks.decode(whole)) is not None:
-            return Read(steps=steps)
-        lines = whole.split(b"\n")
-        stepping = [line for line in lines if line.startswith(STEP_MARK)]
-        if not stepping or (steps := self._blocks.decode(b"\n".join(stepping))) is None:
-            return None
-        return Read(self._each([line for line in lines if not line.startswith(STEP_MARK)]), steps)
+        steps, others = separate(whole, self._blocks)
+        return None if steps is None else Read(self._each(others.split(b"\n")), steps)
 
     def _events(self, whole: bytes) -> list[AnyEvent]:
         """Events of whole lines; all at once where none is anything but an event that is known."""
@@ -123,6 +127,20 @@ class LineReader:
             return None
         self.unknown += event is None
         return event
+
+
+def separate(whole: bytes, blocks: StepBlocks | None = None) -> tuple[StepColumns | None, bytes]:
+    """The steps of whole lines as columns, where that can be had, and the lines that are left."""
+    blocks = blocks or StepBlocks()
+    if len(whole) < MIN_BYTES or _has_long_line(whole):
+        return None, whole
+    if (steps := blocks.decode(whole)) is not None:
+        return steps, b""
+    lines = whole.split(b"\n")
+    stepping = [line for line in lines if line.startswith(STEP_MARK)]
+    if not stepping or (steps := blocks.decode(b"\n".join(stepping))) is None:
+        return None, whole
+    return steps, b"\n".join(line for line in lines if not line.startswith(STEP_MARK))
 
 
 def _has_long_line(whole: bytes) -> bool:

@@ -4,86 +4,38 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from dpo_telemetry import events
-from dpo_telemetry.budget import Budget
 from dpo_telemetry.events import AnyEvent
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.diagnosis import RULES, Diagnosis
-from dpo_telemetry.health.memory_watch import MEMORY_RULES, MemoryWatch
-from dpo_telemetry.health.rule import Context
+from dpo_telemetry.health.memory_watch import MEMORY_RULES
 from dpo_telemetry.health.samples import with_samples
+from dpo_telemetry.reader.attempt import AttemptView, ProcessView
+from dpo_telemetry.reader.history import History
+from dpo_telemetry.reader.judge import Judge
 from dpo_telemetry.reader.lines import LineReader
-from dpo_telemetry.reader.rows import append_rows
-from dpo_telemetry.reader.source import Chunk
+from dpo_telemetry.reader.memory_history import MemoryHistory
+from dpo_telemetry.reader.pace import Pace
+from dpo_telemetry.reader.rows import append_columns, append_rows, append_work
+from dpo_telemetry.reader.source import Chunk, Prepared
 from dpo_telemetry.reader.steps import NEWEST_STEPS, StepColumns
 from dpo_telemetry.rundir.exits import HostExit
 from dpo_telemetry.rundir.layout import RunInfo
-from dpo_telemetry.series.columns import SeriesStore
+from dpo_telemetry.series.columns import SeriesStore, Table
 
 T = TypeVar("T")
 
 MAX_SAMPLES = 10_000
 """Sample events that are kept: those of the first steps are what anyone asks for."""
-RECENT_STEPS = NEWEST_STEPS
-"""Steps over which step time and throughput are taken."""
 
 _EVENTS = re.compile(r"^attempts/(\d{3,9})/events/([A-Za-z0-9._-]+)\.jsonl$")
 _WHOLE = re.compile(r"^attempts/(\d{3,9})/(profile\.toml|plan\.json|exit-[A-Za-z0-9.-]+\.json)$")
-_RANK_FILE = re.compile(r"/rank-(\d{1,9})\.jsonl$")
-
-
-@dataclass
-class AttemptView:
-    """One start or resume."""
-
-    number: int
-    profile: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    budget: Budget = field(default_factory=Budget)
-    """The plan against what ranks and NVML measured."""
-    start: events.Start | None = None
-    """Start of rank 0."""
-    exit: events.Exit | None = None
-    """How rank 0 says it ended."""
-    alerts: list[events.Alert] = field(default_factory=list)
-    """Every alert event of it, those of its keepers included."""
-    host_exits: list[HostExit] = field(default_factory=list)
-    """How the agents say that their part of the job ended."""
-    memory_watch: MemoryWatch = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.memory_watch = MemoryWatch(self.budget)
-
-
-@dataclass
-class ProcessView:
-    """One writing process."""
-
-    file: str
-    attempt: int
-    start: events.Start | None = None
-    last_seen_s: float = 0.0
-    """Wall clock of its newest event."""
-    last_step_s: float = 0.0
-    """Wall clock of its newest step."""
-    exit: events.Exit | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """Rank of a training process, by its file while its start is not known; None for others."""
-        if self.start is not None:
-            return self.start.rank
-        name = _RANK_FILE.search(self.file)
-        return int(name[1]) if name else None
 
 
 class RunModel:
@@ -94,16 +46,21 @@ class RunModel:
         self.attempts: dict[int, AttemptView] = {}
         self.processes: dict[str, ProcessView] = {}
         self.series = SeriesStore()
-        self.diagnosis = Diagnosis(Context())
+        self.work = Table()
+        """"tokens" and "step_time_s" of each step, apart from the metrics that the rules judge."""
+        self._judged = Judge(self.series)
         self.recorded_alerts: list[events.Alert] = []
         """Every alert event, those of keepers included."""
         self._told_alerts: list[events.Alert] = []
-        self.phase: events.Phase | None = None
-        """Innermost phase of rank 0 that is open, else the last one that ended."""
+        self.history = History()
+        """What happened once, and the phases of rank 0."""
         self.memory: dict[int, events.Memory] = {}
         self.gpus: dict[tuple[str, int], events.Gpu] = {}
         self.gpu_of_rank: dict[int, tuple[str, int]] = {}
         """Host and index of the card on which NVML saw a rank's process last."""
+        self.process_bytes: dict[int, int] = {}
+        """What NVML showed of a rank's process last."""
+        self.memory_history = MemoryHistory()
         self.hosts: dict[str, events.Host] = {}
         self.checkpoints: list[events.Checkpoint] = []
         self.samples: list[events.Sample] = []
@@ -112,14 +69,9 @@ class RunModel:
         self.lost_events = 0
         self._lines: dict[str, LineReader] = {}
         self._whole: dict[str, bytes] = {}
-        self._open_phases: list[events.Phase] = []
         self._ranks_by_pid: dict[tuple[int, str, str], int] = {}
-        self._recent: deque[events.Step] = deque(maxlen=RECENT_STEPS)
+        self._pace = Pace()
         self._last_steps: dict[int, int] = {}
-        self._context = Context()
-        self._judged_profile: dict[str, Any] = {}
-        self._judged = [0, 0]
-        self._judged_order: tuple[int, ...] = (0, 0, 0)
 
     def apply(self, chunks: Iterable[Chunk]) -> None:
         """Take what a source handed out.
@@ -127,6 +79,23 @@ class RunModel:
         Raises:
             ValueError: a chunk does not start where its file stands; sources close gaps first.
         """
+        self._take(chunks)
+        self._judged.look(*self._newest())
+
+    def restore(self, chunks: Iterable[Chunk], alerts: Iterable[HealthAlert]) -> None:
+        """Take all there is of a run, with what the rules said of it when it was read before.
+
+        Raises:
+            ValueError: as for `apply`.
+        """
+        self._take(chunks)
+        self._judged.know(alerts, *self._newest())
+
+    def rule_alerts(self) -> list[HealthAlert]:
+        """What the rules say of the effective rows, and nothing else."""
+        return self._judged.alerts()
+
+    def _take(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
             if match := _EVENTS.match(chunk.file):
                 self._apply_events(chunk, int(match[1]))
@@ -134,12 +103,20 @@ class RunModel:
                 self._apply_whole(chunk, self._attempt(int(match[1])), match[2])
             elif chunk.file == "run.json":
                 self.run = self._decode_whole(chunk, RunInfo) or self.run
-        self._judge()
+
+    def _newest(self) -> tuple[int, dict[str, Any]]:
+        newest = max(self.attempts, default=0)
+        return newest, self.attempts[newest].profile if newest else {}
 
     def offsets(self) -> dict[str, int]:
         """How far each file was taken, in bytes."""
         taken = {file: reader.offset for file, reader in self._lines.items()}
         return taken | {file: len(data) for file, data in self._whole.items()}
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The rules over the effective rows."""
+        return self._judged.diagnosis
 
     @property
     def attempt(self) -> AttemptView | None:
@@ -154,7 +131,7 @@ class RunModel:
         """
         found = {(alert.code, alert.metric): alert for alert in self.judged_alerts()}
         for event in self._told_alerts:
-            if event.code not in self._context.ignored:
+            if event.code not in self._judged.context.ignored:
                 key = (event.code, event.metric)
                 if key not in found:
                     found[key] = HealthAlert.of_event(event)
@@ -162,9 +139,14 @@ class RunModel:
 
     def judged_alerts(self) -> list[HealthAlert]:
         """What the rules say of the effective rows, and of the newest attempt's memory, but for what is ignored."""
-        found = [with_samples(alert, self.samples) for alert in self.diagnosis.alerts()]
+        found = [with_samples(alert, self.samples) for alert in self.rule_alerts()]
         found += self.attempt.memory_watch.alerts() if self.attempt else []
-        return [alert for alert in found if alert.code not in self._context.ignored]
+        return [alert for alert in found if alert.code not in self._judged.context.ignored]
+
+    @property
+    def phase(self) -> events.Phase | None:
+        """Innermost phase of rank 0 that is open, else the last one that ended."""
+        return self.history.phases.current
 
     @property
     def last_step(self) -> int:
@@ -189,8 +171,7 @@ class RunModel:
     @property
     def step_time_s(self) -> float | None:
         """Median time of the recent steps, seconds."""
-        times = [step.times_s["step"] for step in self._recent if "step" in step.times_s]
-        return median(times) if times else None
+        return self._pace.step_time_s
 
     @property
     def eta_s(self) -> float | None:
@@ -202,12 +183,12 @@ class RunModel:
     @property
     def tokens_per_s(self) -> float | None:
         """Tokens of the recent steps over their time."""
-        return self._rate([(step.tokens, step.times_s.get("step")) for step in self._recent])
+        return self._pace.tokens_per_s
 
     @property
     def pairs_per_s(self) -> float | None:
         """Pairs of the recent steps over their time."""
-        return self._rate([(step.pairs, step.times_s.get("step")) for step in self._recent])
+        return self._pace.pairs_per_s
 
     @property
     def damaged_lines(self) -> int:
@@ -231,24 +212,22 @@ class RunModel:
             self.attempts[number] = AttemptView(number)
         return self.attempts[number]
 
-    @staticmethod
-    def _rate(amounts: list[tuple[int | None, float | None]]) -> float | None:
-        known = [(amount, time_s) for amount, time_s in amounts if amount is not None and time_s]
-        total_s = sum(time_s for _, time_s in known)
-        return sum(amount for amount, _ in known) / total_s if total_s else None
-
     def _apply_events(self, chunk: Chunk, attempt: int) -> None:
         reader = self._lines.setdefault(chunk.file, LineReader())
         if reader.offset != chunk.offset:
             raise ValueError(f"{chunk.file}: stands at {reader.offset}, chunk starts at {chunk.offset}")
         self._attempt(attempt)
         process = self.processes.setdefault(chunk.file, ProcessView(chunk.file, attempt))
-        read = reader.feed_columns(chunk.data)
+        if isinstance(chunk, Prepared):
+            read = reader.feed_prepared(chunk.size_bytes, chunk.steps, chunk.data)
+        else:
+            read = reader.feed_columns(chunk.data)
         found = read.events
         newest = [*found[-1:], *(read.steps.newest[-1:] if read.steps else [])]
         if not newest:
             return
         process.last_seen_s = max(event.t for event in newest)
+        self.history.take(chunk.file, attempt, found, read.steps)
         steps = [event for event in found if isinstance(event, events.Step)]
         evaluations = [event for event in found if isinstance(event, events.Eval)]
         if len(steps) + len(evaluations) < len(found):
@@ -301,13 +280,14 @@ class RunModel:
                     self._ranks_by_pid[process.attempt, event.host, str(event.pid)] = event.rank
                 if event.role == "rank" and event.rank == 0:
                     self._attempt(process.attempt).start = event
-                    self._open_phases.clear()
+                    self.history.phases.interrupt()
             case events.Exit():
                 process.exit = event
                 if event.role == "rank" and event.rank == 0 and process.rank == 0:
                     self._attempt(process.attempt).exit = event
             case events.Phase():
-                self._apply_phase(event, process)
+                if not process.rank:
+                    self.history.phases.take(event, process.attempt)
             case events.Memory():
                 self._apply_memory(event, process)
             case events.Gpu():
@@ -324,14 +304,19 @@ class RunModel:
         self.memory[rank] = event
         attempt.budget.measure(rank, event)
         attempt.memory_watch.feed(rank, event)
+        self.memory_history.measure(process.attempt, rank, event)
 
     def _apply_gpu(self, event: events.Gpu, process: ProcessView) -> None:
-        self.gpus[event.host, event.index] = event
+        card, ours = (event.host, event.index), None
+        self.gpus[card] = event
         for pid, used in event.process_bytes.items():
             rank = self._ranks_by_pid.get((process.attempt, event.host, pid))
             if rank is not None:
-                self.gpu_of_rank[rank] = (event.host, event.index)
+                self.gpu_of_rank[rank] = card
+                self.process_bytes[rank] = used
+                ours = used + (ours or 0)
                 self._attempt(process.attempt).budget.see_process(rank, used)
+        self.memory_history.see_card(process.attempt, card, event.t, event.memory_used_bytes, ours)
 
     def _collect(self, event: AnyEvent, process: ProcessView) -> None:
         match event:
@@ -360,7 +345,8 @@ class RunModel:
         self._last_steps[process.attempt] = max(last, self._last_steps.get(process.attempt, 0))
         told = [step for step in steps if step.metrics]
         append_rows(self.series.train, told, process.attempt, "epoch")
-        self._recent.extend(steps[-RECENT_STEPS:])
+        append_work(self.work, steps, process.attempt)
+        self._pace.add(steps[-NEWEST_STEPS:])
 
     def _apply_columns(self, block: StepColumns, process: ProcessView) -> None:
         process.last_step_s = float(block.wall_s[-1])
@@ -372,30 +358,5 @@ class RunModel:
             attempts = np.full(len(block.steps), process.attempt, np.int64)
             columns = block.columns("epoch")
             self.series.train.extend(block.steps, columns, attempts=attempts, wall_s=block.wall_s)
-        self._recent.extend(block.newest)
-
-    def _apply_phase(self, event: events.Phase, process: ProcessView) -> None:
-        if process.rank:
-            return
-        outer = [phase for phase in self._open_phases if phase.name != event.name]
-        self._open_phases = outer if event.state == "end" else [*outer, event]
-        self.phase = self._open_phases[-1] if self._open_phases else event
-
-    def _judge(self) -> None:
-        """Let the health rules see the new rows; where rows were superseded they start over."""
-        tables = (self.series.train, self.series.eval)
-        newest = max(self.attempts, default=0)
-        profile = self.attempts[newest].profile if newest else {}
-        context = self._context if profile is self._judged_profile else Context.of_profile(profile)
-        self._judged_profile = profile
-        order = (newest, *(table.out_of_order() for table in tables))
-        start_over = order != self._judged_order or context != self._context
-        if start_over:
-            self._judged_order, self._context = order, context
-            self.diagnosis = Diagnosis(context)
-        for at, table in enumerate(tables):
-            if start_over:
-                self.diagnosis.feed(table.rows(table.effective_rows()))
-            elif self._judged[at] < len(table):
-                self.diagnosis.feed(table.tail(self._judged[at]))
-            self._judged[at] = len(table)
+        append_columns(self.work, block.steps, block.wall_s, block.work, process.attempt)
+        self._pace.add(block.newest)

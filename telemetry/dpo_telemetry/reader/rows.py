@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 
 import numpy as np
 
 from dpo_telemetry.events import Eval, Step
+from dpo_telemetry.reader.steps import work_of
 from dpo_telemetry.series.columns import Floats, Ints, Table, joined
 
 _METRICS = attrgetter("metrics")
@@ -32,6 +33,26 @@ def append_rows(table: Table, found: Sequence[Step | Eval], attempt: int, epoch_
         attempts=np.full(n, attempt, np.int64),
         wall_s=np.fromiter(map(attrgetter("t"), found), np.float64, n),
     )
+
+
+def append_work(table: Table, steps: Sequence[Step], attempt: int) -> None:
+    """Append tokens and time of steps that were read one by one."""
+    if steps:
+        made = np.array([step.step for step in steps], np.int64)
+        wall_s = np.array([step.t for step in steps], np.float64)
+        append_columns(table, made, wall_s, work_of(steps), attempt)
+
+
+def append_columns(
+    table: Table, steps: Ints, wall_s: Floats, columns: Mapping[str, Floats], attempt: int
+) -> None:
+    """Append rows of one attempt as columns, all of shape (n,), in which NaN is nothing."""
+    told = {}
+    for name, values in columns.items():
+        rows = np.flatnonzero(~np.isnan(values))
+        told[name] = (rows, values[rows])
+    if told:
+        table.extend(steps, told, attempts=np.full(len(steps), attempt, np.int64), wall_s=wall_s)
 
 
 def _columns(found: Sequence[Step | Eval], epoch_name: str) -> dict[str, tuple[Ints, Floats]]:

@@ -7,11 +7,13 @@ they were read from a directory or came over the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Literal, Protocol
 
 import msgspec
 
+from dpo_telemetry.reader.steps import StepColumns
 from dpo_telemetry.rundir.layout import Attempt, RunDirectory
 
 Link = Literal["live", "stale", "lost", "file"]
@@ -29,6 +31,24 @@ class Chunk(msgspec.Struct, frozen=True):
     offset: int
     data: bytes
 
+    @property
+    def end(self) -> int:
+        """Where the next chunk of the file starts."""
+        return self.offset + len(self.data)
+
+
+class Prepared(Chunk, frozen=True):
+    """Whole lines of an event file whose steps are decoded; `data` holds the lines of other events."""
+
+    size_bytes: int = 0
+    """What the lines take in the file."""
+    steps: StepColumns | None = None
+
+    @property
+    def end(self) -> int:
+        """Where the next chunk of the file starts."""
+        return self.offset + self.size_bytes
+
 
 class Source(Protocol):
     """Something that follows a run."""
@@ -38,8 +58,21 @@ class Source(Protocol):
         """How the source stands: a file is read, a keeper is live, stale or lost."""
         ...
 
+    @property
+    def problem(self) -> str:
+        """Why a keeper cannot be followed, one line; empty when it can, and where there is none."""
+        ...
+
     def poll(self) -> list[Chunk]:
         """What grew since the last poll, in order within each file; empty when nothing did."""
+        ...
+
+    def log_files(self) -> dict[str, int]:
+        """Raw logs that can be read now, with their sizes in bytes."""
+        ...
+
+    def skip_to(self, offsets: Mapping[str, int]) -> None:
+        """Go on from there: what lies before was read by other means."""
         ...
 
     def read_log(self, file: str, start: int, end: int) -> bytes:
@@ -59,6 +92,7 @@ class DirectorySource:
     """
 
     link: Link = "file"
+    problem = ""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -71,6 +105,21 @@ class DirectorySource:
     def offsets(self) -> dict[str, int]:
         """How far each file was read."""
         return dict(self._offsets)
+
+    def skip_to(self, offsets: Mapping[str, int]) -> None:
+        """Go on from there: what lies before was read by other means."""
+        self._offsets.update(offsets)
+
+    def poll_profiles(self) -> Iterator[Chunk]:
+        """What grew of the files that say what kind of run it is: `run.json`, profiles and plans."""
+        yield from self._read(self.run.run_file.name, settled=True)
+        for file in self.files():
+            if file.endswith(("/profile.toml", "/plan.json")):
+                yield from self._read(file, settled=True)
+
+    def files(self) -> list[str]:
+        """The files of all attempts, in the order in which they are read."""
+        return [file for attempt in self.run.attempts() for file in self._files(attempt)]
 
     def read_log(self, file: str, start: int, end: int) -> bytes:
         """Bytes of a raw log; empty when `file` does not name a log of this run."""
@@ -92,7 +141,10 @@ class DirectorySource:
         files = {}
         for attempt in self.run.attempts():
             for path in sorted(attempt.logs_dir.glob("*.log")):
-                files[path.relative_to(self.run.path).as_posix()] = path.stat().st_size
+                name = path.relative_to(self.run.path).as_posix()
+                with suppress(OSError):
+                    if _LOG.match(name):
+                        files[name] = path.stat().st_size
         return files
 
     def close(self) -> None:

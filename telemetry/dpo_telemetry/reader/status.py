@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpo_telemetry.events import PhaseName
-from dpo_telemetry.reader.model import AttemptView, ProcessView, RunModel
+from dpo_telemetry.reader.attempt import AttemptView, ProcessView
+from dpo_telemetry.reader.model import RunModel
 
 State = Literal[
     "waiting", "loading", "reference", "training", "evaluating", "saving",

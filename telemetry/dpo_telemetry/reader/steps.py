@@ -5,6 +5,7 @@ A run logs the same names at each step, and a dict a step is most of what readin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -38,16 +39,18 @@ class StepColumns:
     """Seconds since the epoch, shape (n,)."""
     names: tuple[str, ...]
     values: Floats
-    """Shape (n, k)."""
+    """Shape (k, n)."""
     epochs: Floats | None
     """Shape (n,); None where no step says its epoch."""
+    work: dict[str, Floats]
+    """Of "tokens" and "step_time_s" what the steps say, shape (n,); NaN where one does not."""
     newest: list[Step]
     """The last of the steps, at most `NEWEST_STEPS`."""
 
     def columns(self, epoch_name: str) -> dict[str, tuple[Ints, Floats]]:
         """By metric, its rows and values; the epoch counts as one."""
         rows = np.arange(len(self.steps))
-        found = {name: (rows, self.values[:, column]) for column, name in enumerate(self.names)}
+        found = {name: (rows, values) for name, values in zip(self.names, self.values, strict=True)}
         return found if self.epochs is None else found | {epoch_name: (rows, self.epochs)}
 
 
@@ -103,10 +106,24 @@ class StepBlocks:
             steps=np.fromiter(map(_step, found), np.int64, n),
             wall_s=np.fromiter(map(_wall_s, found), np.float64, n),
             names=names,
-            values=values,
+            values=np.ascontiguousarray(values.T),
             epochs=None if unsaid else np.array(epochs, np.float64),
+            work=work_of(found),
             newest=newest,
         )
+
+
+def work_of(steps: Sequence[Any]) -> dict[str, Floats]:
+    """Tokens and time of each step, shape (n,), NaN where it does not say; without what none says."""
+    columns = {
+        "tokens": [step.tokens for step in steps],
+        "step_time_s": [step.times_s.get("step") for step in steps],
+    }
+    return {
+        name: np.array(values, np.float64)
+        for name, values in columns.items()
+        if values.count(None) < len(values)
+    }
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

@@ -6,7 +6,10 @@ import os
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -60,9 +63,20 @@ def create_attempt(run: RunDirectory, profile_toml: str, plan_json: bytes) -> At
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, so that a reader sees the old bytes or the new ones."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with staging.open("wb") as file:
+    with replaced(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when all of it is written."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with staging.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        staging.replace(path)
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise

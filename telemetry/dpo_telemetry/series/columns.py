@@ -223,6 +223,16 @@ class Table:
         steps = self._steps.values()
         return Rows(steps if all_rows else steps[indices], columns, present)
 
+    def wall_s(self, indices: Ints) -> Floats:
+        """Wall clock of rows by index, seconds since the epoch; 0 where the log does not say."""
+        return self._wall_s.values()[indices]
+
+    def attempt_starts(self) -> list[int]:
+        """Smallest step of each attempt but the first, in the order of the attempts."""
+        attempts, steps = np.array(self._attempts, np.int64), np.array(self._steps, np.int64)
+        numbers = np.unique(attempts)
+        return [int(steps[attempts == number].min()) for number in numbers[1:].tolist()]
+
     def tail(self, start: int) -> Rows:
         """The rows from index `start` on, in the order they were appended.
 

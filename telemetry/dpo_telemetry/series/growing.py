@@ -39,7 +39,13 @@ class Growing(Generic[Number]):
         self._n += 1
 
     def extend(self, values: npt.ArrayLike, n: int) -> None:
-        """Add `n` values: an array of that length, or one number for all of them."""
+        """Add `n` values: an array of that length, or one number for all of them.
+
+        The first array is taken over where it can be, not copied: who hands it in writes to it no more.
+        """
+        if not self._n and n > FIRST_CAPACITY and self._can_be(values):
+            self._data, self._n = values, n  # type: ignore[assignment]
+            return
         self._make_room(n)
         self._data[self._n : self._n + n] = values
         self._n += n
@@ -53,6 +59,14 @@ class Growing(Generic[Number]):
         if not self._n:
             raise IndexError("nothing was added yet")
         return self._data[self._n - 1].item()
+
+    def _can_be(self, values: npt.ArrayLike) -> bool:
+        return (
+            isinstance(values, np.ndarray)
+            and values.ndim == 1
+            and values.dtype == self._data.dtype
+            and values.flags.c_contiguous
+        )
 
     def _make_room(self, n: int) -> None:
         if self._n + n > len(self._data):

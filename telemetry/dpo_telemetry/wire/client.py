@@ -8,6 +8,7 @@ the client goes on where it stands.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -102,6 +103,10 @@ class WireSource:
         """How far each file was handed out, in bytes."""
         return dict(self._follower.positions)
 
+    def skip_to(self, offsets: Mapping[str, int]) -> None:
+        """Go on from there: what lies before was read by other means."""
+        self._follower.skip_to(offsets)
+
     def hello(self, timeout_s: float = REQUEST_TIMEOUT_S) -> HelloReply:
         """Who serves this run.
 
@@ -110,7 +115,7 @@ class WireSource:
         """
         return call(self._endpoints.watch, HelloRequest(client="dpo-deck"), HelloReply, timeout_s)
 
-    def logs(self) -> dict[str, int]:
+    def log_files(self) -> dict[str, int]:
         """Raw logs of the run and their sizes in bytes; empty while the keeper is silent."""
         if self.link != "live":
             return {}

@@ -22,6 +22,11 @@ class Follower:
         self._known: dict[str, int] = {}
         self._reading: set[str] = set()
 
+    def skip_to(self, offsets: Mapping[str, int]) -> None:
+        """Go on from there: what lies before was read by other means."""
+        for file, offset in offsets.items():
+            self.positions[file] = max(offset, self.positions.get(file, 0))
+
     def behind(self) -> bool:
         """Whether bytes are known to exist that were not handed out."""
         return any(size > self.positions.get(file, 0) for file, size in self._known.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +56,7 @@ def replay_headless(
         click.echo(msgspec.json.encode(results[0] if len(paths) == 1 else {"results": results}))
     elif form in REPORTS:
         for line in REPORTS[form](outcomes, fail_on):
-            click.echo(line)
+            click.echo(line.encode())
     if any(outcome.result is None for outcome in outcomes):
         return EXIT_USAGE
     return EXIT_BAD_NEWS if any(o.result and o.result.verdict == "alerts" for o in outcomes) else EXIT_FINE
@@ -64,6 +66,9 @@ def _printed(several: bool) -> Printed:
     # A program that asks for JSON has no use for what draws, and waits for its import.
     from dpo_tui.headless.printed import Printed
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Signs that a terminal's encoding lacks (Latin-1) must not cost the page.
+        sys.stdout.reconfigure(errors="replace")
     return Printed(several=several)
 
 
@@ -104,14 +109,21 @@ def _with_progress(paths: Sequence[str]) -> Iterable[str]:
 
 
 def _path_of(text: str, runs_dir: str | None) -> Path:
-    """What is there under this path, standard input for `-`, else the run of this name."""
+    """What is there under this path, standard input for `-`, else the run of this name.
+
+    Raises:
+        TelemetryError: no run has this name, and it means no file; or it is empty.
+    """
+    if not text:
+        # As a path it would mean the working directory; in a script it is a variable that is not set.
+        raise TelemetryError("a PATH is empty; give a file, a folder or the name of a run")
     path = Path(text)
-    if path == STANDARD_INPUT or path.exists() or path.name != text:
+    if path == STANDARD_INPUT or os.path.lexists(path) or path.name != text:
         return path
     try:
         return find_run(text, runs_directory(runs_dir)).path
-    except TelemetryError:
+    except TelemetryError as error:
         # A name with a suffix may as well mean a file, and a run's error would mislead.
         if path.suffix:
             return path
-        raise
+        raise TelemetryError(f"{error.format_message()}; no file has this name either") from None

@@ -50,7 +50,8 @@ def _verdict(result: Result) -> RenderableType:
     if result.attempts > 1:
         notes.append(f"{result.attempts} attempts, {result.superseded_rows} superseded rows")
     if result.lines_not_understood:
-        notes.append(f"{result.lines_not_understood} lines not understood")
+        lines = "1 line" if result.lines_not_understood == 1 else f"{result.lines_not_understood} lines"
+        notes.append(f"{lines} not understood")
     return Group(line, Text("  " + ", ".join(notes), "yellow")) if notes else line
 
 

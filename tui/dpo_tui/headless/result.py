@@ -78,20 +78,24 @@ def is_grave(severity: Severity, fail_on: Severity) -> bool:
 def result_of(log: ReplayedLog, fail_on: Severity) -> Result:
     """Sum a log up; alerts below `fail_on` do not change the verdict."""
     tables = (log.series.train, log.series.eval)
-    effective = [table.effective_rows() for table in tables]
-    steps = np.concatenate([table.rows(rows).steps for table, rows in zip(tables, effective, strict=True)])
+    steps: list[int] = []
+    metrics: dict[str, MetricSummary] = {}
+    for name, series in effective_series(log):
+        if len(series):
+            metrics[name] = summary_of(series)
+            steps += [int(series.steps[0]), int(series.steps[-1])]
     grave = [alert for alert in log.alerts if is_grave(alert.severity, fail_on)]
     return Result(
         source=log.source,
         format=log.format,
-        rows=len(steps),
-        first_step=int(steps.min()) if len(steps) else None,
-        last_step=int(steps.max()) if len(steps) else None,
+        rows=sum(len(table.effective_rows()) for table in tables),
+        first_step=min(steps, default=None),
+        last_step=max(steps, default=None),
         step_source=log.step_source,
         attempts=log.attempts,
         superseded_rows=sum(len(table.superseded_rows()) for table in tables),
         lines_not_understood=log.lines_not_understood,
-        metrics={name: summary_of(series) for name, series in effective_series(log) if len(series)},
+        metrics=metrics,
         alerts=[ReportedAlert.of(alert) for alert in log.alerts],
         findings=log.findings,
         verdict="alerts" if grave else "clean",
