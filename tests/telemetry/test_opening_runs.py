@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import platformdirs
+import psutil
 import pytest
 
 from dpo_telemetry import events
@@ -68,14 +70,34 @@ def test_a_run_that_several_processes_decode_is_the_run(large_run: RunDirectory)
     assert seen(opened(large_run)) == seen(read(large_run))
 
 
+@pytest.mark.parametrize("program", ["/bin/false", "/bin/cat", "/nowhere/python"])
 def test_without_other_processes_it_is_decoded_here(
-    large_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    program: str, large_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_to_be_had(*_: object, **__: object) -> None:
-        raise OSError("no process can be started")
-
-    monkeypatch.setattr(backlogs, "ProcessPoolExecutor", none_to_be_had)
+    monkeypatch.setattr(sys, "executable", program)
     assert seen(opened(large_run)) == seen(read(large_run))
+
+
+def test_a_process_that_is_killed_costs_nothing_but_time(large_run: RunDirectory) -> None:
+    backlog, model = Backlog(large_run), RunModel()
+    model.apply(backlog.profiles())
+    chunks = backlog.chunks()
+    model.apply([next(chunks)])
+    for child in psutil.Process().children():
+        child.kill()
+    model.apply(chunks)
+    source = DirectorySource(large_run)
+    source.skip_to(backlog.offsets())
+    model.apply(source.poll())
+    assert seen(model) == seen(read(large_run))
+
+
+def test_an_opening_that_is_given_up_leaves_no_process(large_run: RunDirectory) -> None:
+    chunks = Backlog(large_run).chunks()
+    next(chunks)
+    assert psutil.Process().children()
+    chunks.close()
+    assert not psutil.Process().children()
 
 
 def test_a_backlog_says_how_much_of_it_is_read(large_run: RunDirectory) -> None:
@@ -103,11 +125,13 @@ def kept(run: RunDirectory) -> Path:
     """The index of the run, made as a window makes it."""
     backlog, model = Backlog(run), RunModel()
     model.apply(backlog.profiles())
-    chunks = list(backlog.chunks())
-    model.apply(chunks)
-    index.save(backlog, chunks, model.rule_alerts())
-    (path,) = (Path(platformdirs.user_cache_dir(APP_NAME)) / "runs").glob("*.index")
-    return path
+    writer = index.IndexWriter(backlog)
+    for chunk in backlog.chunks():
+        model.apply([chunk])
+        writer.add(chunk)
+    writer.finish(model.rule_alerts())
+    folder = Path(platformdirs.user_cache_dir(APP_NAME)) / "runs"
+    return max(folder.glob("*.index"), key=lambda path: path.stat().st_mtime)
 
 
 def restored(run: RunDirectory) -> RunModel:
@@ -176,7 +200,7 @@ def test_a_broken_index_is_not_there_or_gives_some_numbers_and_never_raises(larg
     random = np.random.default_rng(1)
     for _ in range(200):
         bad = bytearray(good)
-        for at in random.integers(0, min(len(bad), 3000), 3):
+        for at in random.integers(max(0, len(bad) - 3000), len(bad), 3):
             bad[at] = random.integers(0, 256)
         path.write_bytes(bytes(bad))
         found = index.load(Backlog(large_run))
@@ -193,6 +217,13 @@ def test_the_oldest_indexes_go_when_they_take_too_much(
         other.write_bytes(bytes(path.stat().st_size))
         os.utime(other, (time_s, time_s))
     monkeypatch.setattr(index, "KEPT_BYTES", 2 * path.stat().st_size + 10)
-    backlog = Backlog(large_run)
-    index.save(backlog, list(backlog.chunks()), [])
+    kept(large_run)
     assert sorted(found.name for found in path.parent.glob("*.index")) == sorted([path.name, older.name])
+
+
+def test_an_index_that_is_given_up_leaves_nothing(large_run: RunDirectory) -> None:
+    backlog = Backlog(large_run)
+    writer = index.IndexWriter(backlog)
+    writer.add(next(backlog.chunks()))
+    writer.give_up()
+    assert list((Path(platformdirs.user_cache_dir(APP_NAME)) / "runs").iterdir()) == []

@@ -7,15 +7,13 @@ ones before it. They are handed out in the order in which a source would read th
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
-from dpo_telemetry.reader.lines import separate
+import msgspec
+
+from dpo_telemetry.reader.decoding import Decoders, Stretch, prepare
 from dpo_telemetry.reader.source import Chunk, DirectorySource, Prepared
 from dpo_telemetry.rundir.layout import RunDirectory
 
@@ -27,14 +25,6 @@ WAITING = 2
 """Decoded stretches that wait for each process: bounds what is held."""
 LINE_BYTES = 1 << 16
 """How far behind a cut the end of its line is looked for."""
-
-
-class Stretch(NamedTuple):
-    """Whole lines of an event file, from `start` up to `end`."""
-
-    file: str
-    start: int
-    end: int
 
 
 class Backlog:
@@ -67,43 +57,26 @@ class Backlog:
 
     def chunks(self) -> Generator[Prepared, None, None]:
         """Decoded stretches; by this process where no other can be had."""
-        first, todo = self.stretches[:1], deque(self.stretches[1:])
-        waiting: deque[tuple[Stretch, Future[Prepared]]] = deque()
+        done, asked = 0, 1
         # One processor is left to whoever takes what they decode.
-        processes = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1))
+        count = max(1, min(MAX_PROCESSES, (os.cpu_count() or 1) - 1))
         try:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                while first or waiting or todo:
-                    while todo and len(waiting) < WAITING * processes:
-                        stretch = todo.popleft()
-                        waiting.append((stretch, pool.submit(prepare, self.run.path, stretch)))
-                    if first:
-                        # It is decoded here before the other processes have started.
-                        yield self._read(prepare(self.run.path, first.pop()))
-                    elif waiting:
-                        chunk = waiting[0][1].result()
-                        waiting.popleft()
-                        yield self._read(chunk)
-        except (BrokenProcessPool, OSError):
-            for stretch in [*first, *(stretch for stretch, _ in waiting), *todo]:
-                yield self._read(prepare(self.run.path, stretch))
+            with closing(Decoders(count)) as decoders:
+                while done < len(self.stretches):
+                    for stretch in self.stretches[asked : done + 1 + WAITING * count]:
+                        decoders.ask(stretch)
+                        asked += 1
+                    # The first is decoded here before the other processes have started.
+                    chunk = decoders.answer() if done else prepare(self.stretches[0])
+                    done += 1
+                    yield self._read(chunk)
+        except (OSError, ValueError, msgspec.DecodeError):
+            for stretch in self.stretches[done:]:
+                yield self._read(prepare(stretch))
 
     def _read(self, chunk: Prepared) -> Prepared:
         self.read_bytes += chunk.size_bytes
         return chunk
-
-
-def prepare(path: Path, stretch: Stretch) -> Prepared:
-    """Decode a stretch of a file of the run at `path`. Runs in a process of its own.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with (path / stretch.file).open("rb") as file:
-        file.seek(stretch.start)
-        data = file.read(stretch.end - stretch.start)
-    steps, lines = separate(data)
-    return Prepared(stretch.file, stretch.start, lines, len(data), steps)
 
 
 def _stretches(path: Path, file: str) -> list[Stretch]:
@@ -116,7 +89,7 @@ def _stretches(path: Path, file: str) -> list[Stretch]:
                 end = _line_end(stream.fileno(), start + STRETCH_BYTES, size)
                 if end <= start:
                     break
-                found.append(Stretch(file, start, end))
+                found.append(Stretch(str(path), file, start, end))
                 start = end
     except OSError:
         return []

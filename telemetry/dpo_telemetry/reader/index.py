@@ -1,6 +1,6 @@
 """The columns of a run that has ended, kept in the user's cache: it opens at once the next time.
 
-One file a run: a header as JSON, then arrays of 8-byte numbers. It can always be made again; one
+One file a run: arrays of 8-byte numbers, then what they are as JSON. It can always be made again; one
 that is not what it should be is not there. What it was made from (sizes and times of the event
 files, the profiles, the rules) is in its fingerprint.
 """
@@ -10,62 +10,40 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mmap
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import msgspec
-import numpy as np
 import platformdirs
 
-from dpo_telemetry import events, health
+from dpo_telemetry import health
 from dpo_telemetry.cli import APP_NAME
-from dpo_telemetry.events import NOT_READABLE, Step
+from dpo_telemetry.events import NOT_READABLE
 from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.reader import blocks
 from dpo_telemetry.reader.backlog import Backlog
+from dpo_telemetry.reader.blocks import ITEM_BYTES
 from dpo_telemetry.reader.source import Prepared
-from dpo_telemetry.reader.steps import StepColumns
-from dpo_telemetry.rundir.create import replaced
-from dpo_telemetry.series.columns import Floats
 
-MAGIC = b"dpo-index 1\n"
+MAGIC = b"dpo-index 2".ljust(16)
 MAX_HEAD_BYTES = 64 << 20
 KEPT_BYTES = 4 << 30
 """The indexes of runs that were opened longest ago go when all together take more."""
-ITEM_BYTES = 8
-
-
-class Block(msgspec.Struct, frozen=True):
-    """A stretch of an event file; its arrays follow each other in the order of these fields."""
-
-    file: str
-    offset: int
-    size_bytes: int
-    lines: str
-    """Lines of other events."""
-    n: int
-    """Steps; 0 where all lines are in `lines`."""
-    names: list[str]
-    has_epochs: bool
-    work: list[str]
-    newest: list[str]
-
-    @property
-    def arrays(self) -> int:
-        """How many arrays of n numbers belong to it."""
-        return 2 + self.has_epochs + len(self.work) + len(self.names) if self.n else 0
+STALE_S = 86_400.0
+"""What a window began to write and left so long ago goes too."""
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What the file begins with."""
+    """What the file ends with."""
 
     fingerprint: str
     alerts: list[HealthAlert]
     """What the rules say of these rows."""
-    blocks: list[Block]
+    blocks: list[blocks.Block]
 
 
 @dataclass(frozen=True)
@@ -81,33 +59,61 @@ def load(backlog: Backlog) -> Index | None:
     with contextlib.suppress(OSError, ValueError, OverflowError, *NOT_READABLE):
         path = _path(backlog)
         with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         path.touch()
-        head, start = _head(memoryview(data))
+        head, end = _head(data)
         if head.fingerprint == fingerprint(backlog):
-            chunks = list(_chunks(head.blocks, data, start))
+            chunks = list(blocks.unpack(head.blocks, data[:end], len(MAGIC)))
             if _covers(chunks, backlog):
                 return Index(head.alerts, chunks)
     return None
 
 
-def save(backlog: Backlog, chunks: Sequence[Prepared], alerts: Sequence[HealthAlert]) -> None:
-    """Keep the decoded chunks of a backlog.
+class IndexWriter:
+    """Writes an index while the chunks of a backlog come; none is held for it."""
 
-    Raises:
-        OSError: the cache cannot be written.
-    """
-    groups = [list(group) for _, group in groupby(chunks, key=_layout)]
-    head = Head(fingerprint(backlog), list(alerts), [_block(group) for group in groups])
-    path = _path(backlog)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as file:
-        text = msgspec.json.encode(head)
-        text += b" " * (-(len(MAGIC) + ITEM_BYTES + len(text)) % ITEM_BYTES)
-        file.write(MAGIC + len(text).to_bytes(ITEM_BYTES, "little") + text)
-        for group in groups:
-            _write_arrays(file, group)
-    _drop_oldest(path.parent)
+    def __init__(self, backlog: Backlog) -> None:
+        """
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        self._path = _path(backlog)
+        self._fingerprint = fingerprint(backlog)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._staging = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        self._file = self._staging.open("wb")
+        self._file.write(MAGIC)
+        self._blocks: list[blocks.Block] = []
+
+    def add(self, chunk: Prepared) -> None:
+        """The next chunk.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        self._blocks.append(blocks.describe([chunk]))
+        self._file.writelines(blocks.arrays([chunk]))
+
+    def finish(self, alerts: Sequence[HealthAlert]) -> None:
+        """All chunks were added, and this is what the rules say of them.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        text = msgspec.json.encode(Head(self._fingerprint, list(alerts), self._blocks))
+        self._file.write(text + len(text).to_bytes(ITEM_BYTES, "little"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._staging.replace(self._path)
+        _drop_oldest(self._path.parent)
+
+    def give_up(self) -> None:
+        """Leave nothing behind."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._staging.unlink(missing_ok=True)
 
 
 def fingerprint(backlog: Backlog) -> str:
@@ -141,44 +147,14 @@ def _path(backlog: Backlog) -> Path:
 
 
 def _head(data: memoryview) -> tuple[Head, int]:
-    start = len(MAGIC) + ITEM_BYTES
+    """The header, which stands at the end, and where the arrays before it end."""
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("not an index of this version")
-    size = int.from_bytes(data[len(MAGIC) : start], "little")
-    if size > MAX_HEAD_BYTES:
+    size = int.from_bytes(data[-ITEM_BYTES:], "little")
+    start = len(data) - ITEM_BYTES - size
+    if size > MAX_HEAD_BYTES or start < len(MAGIC):
         raise ValueError("the header is too long")
-    return msgspec.json.decode(data[start : start + size], type=Head), start + size
-
-
-def _chunks(blocks: list[Block], data: mmap.mmap, start: int) -> Iterator[Prepared]:
-    for block in blocks:
-        if not 0 <= block.n <= len(data) // ITEM_BYTES:
-            raise ValueError("more steps than bytes")
-        steps = _steps(block, data, start) if block.n else None
-        start += block.arrays * block.n * ITEM_BYTES
-        lines = block.lines.encode("utf-8", "surrogateescape")
-        yield Prepared(block.file, block.offset, lines, block.size_bytes, steps)
-    if start != len(data):
-        raise ValueError("cut off")
-
-
-def _steps(block: Block, data: mmap.mmap, start: int) -> StepColumns:
-    made = np.frombuffer(data, np.int64, block.n, start)
-    rest = np.frombuffer(data, np.float64, (block.arrays - 1) * block.n, start + block.n * ITEM_BYTES)
-    wall_s, *arrays = rest.reshape(block.arrays - 1, block.n)
-    epochs = arrays.pop(0) if block.has_epochs else None
-    newest = [event for line in block.newest if isinstance(event := events.decode(line.encode()), Step)]
-    if not newest:
-        raise ValueError("steps without the newest of them")
-    return StepColumns(
-        steps=made,
-        wall_s=wall_s,
-        names=tuple(block.names),
-        values=rest.reshape(block.arrays - 1, block.n)[block.arrays - 1 - len(block.names) :],
-        epochs=epochs,
-        work=dict(zip(block.work, arrays, strict=False)),
-        newest=newest,
-    )
+    return msgspec.json.decode(data[start:-ITEM_BYTES], type=Head), start
 
 
 def _covers(chunks: list[Prepared], backlog: Backlog) -> bool:
@@ -191,50 +167,10 @@ def _covers(chunks: list[Prepared], backlog: Backlog) -> bool:
     return reached == {stretch.file: stretch.end for stretch in backlog.stretches}
 
 
-def _layout(chunk: Prepared) -> tuple[Any, ...]:
-    """Chunks one behind the other that have this in common are kept as one block."""
-    steps = chunk.steps
-    if steps is None:
-        return chunk.file, None
-    return chunk.file, steps.names, steps.epochs is None, tuple(steps.work)
-
-
-def _block(group: list[Prepared]) -> Block:
-    first, last = group[0], group[-1].steps
-    lines = b"\n".join(chunk.data for chunk in group if chunk.data)
-    return Block(
-        file=first.file,
-        offset=first.offset,
-        size_bytes=sum(chunk.size_bytes for chunk in group),
-        lines=lines.decode("utf-8", "surrogateescape"),
-        n=sum(len(chunk.steps.steps) for chunk in group if chunk.steps is not None),
-        names=list(last.names) if last else [],
-        has_epochs=last is not None and last.epochs is not None,
-        work=list(last.work) if last else [],
-        newest=[events.encode(step).decode() for step in last.newest] if last else [],
-    )
-
-
-def _write_arrays(file: BinaryIO, group: list[Prepared]) -> None:
-    stepping = [chunk.steps for chunk in group if chunk.steps is not None]
-    if not stepping:
-        return
-    file.writelines(np.ascontiguousarray(block.steps).data for block in stepping)
-    for parts in _float_columns(stepping):
-        file.writelines(np.ascontiguousarray(part).data for part in parts)
-
-
-def _float_columns(stepping: list[StepColumns]) -> Iterator[list[Floats]]:
-    yield [block.wall_s for block in stepping]
-    if stepping[0].epochs is not None:
-        yield [block.epochs for block in stepping if block.epochs is not None]
-    for name in stepping[0].work:
-        yield [block.work[name] for block in stepping]
-    for at in range(len(stepping[0].names)):
-        yield [block.values[at] for block in stepping]
-
-
 def _drop_oldest(folder: Path) -> None:
+    for path in folder.glob(".*.index.*"):
+        if path.stat().st_mtime < time.time() - STALE_S:
+            path.unlink(missing_ok=True)
     kept_bytes = 0
     for path in sorted(folder.glob("*.index"), key=lambda path: path.stat().st_mtime, reverse=True):
         kept_bytes += path.stat().st_size

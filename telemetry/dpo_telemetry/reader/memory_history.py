@@ -29,14 +29,12 @@ RSS = "rss"
 RANK_FIGURES = (STEP, STANDING, ALLOCATED, PEAK_ALLOCATED, RESERVED, RSS)
 USED = "used"
 """What NVML says is used on the card, by anybody."""
-OURS = "ours"
-"""What NVML says of this run's processes on the card."""
-CARD_FIGURES = (USED, OURS)
+CARD_FIGURES = (USED,)
 
 MAX_POINTS = 4096
 """Of one track, while there are few of them."""
 TOTAL_POINTS = 1 << 20
-"""Of all tracks: 1,024 ranks and as many cards have 512 points each, at most 45 MB together."""
+"""Of all tracks: 1,024 ranks and as many cards have 512 points each, at most 40 MB together."""
 LEAST_POINTS = 64
 
 
@@ -78,16 +76,14 @@ class MemoryHistory:
             track = self._ranks[rank] = _Track(RANK_FIGURES)
         track.add(memory.t, row, self._limit())
 
-    def see_card(
-        self, attempt: int, card: tuple[str, int], wall_s: float, used: int | None, ours: int | None
-    ) -> None:
-        """Take what NVML shows of a card; `card` is host and index, `ours` None where no rank was seen on it."""
+    def see_card(self, attempt: int, card: tuple[str, int], wall_s: float, used_bytes: int | None) -> None:
+        """Take what NVML shows of a card; `card` is host and index."""
         if not self._is_newest(attempt):
             return
         track = self._cards.get(card)
         if track is None:
             track = self._cards[card] = _Track(CARD_FIGURES)
-        track.add(wall_s, (used, ours), self._limit())
+        track.add(wall_s, (used_bytes,), self._limit())
 
     @property
     def ranks(self) -> AbstractSet[int]:

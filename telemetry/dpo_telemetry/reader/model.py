@@ -17,6 +17,7 @@ from dpo_telemetry.health.diagnosis import RULES, Diagnosis
 from dpo_telemetry.health.memory_watch import MEMORY_RULES
 from dpo_telemetry.health.samples import with_samples
 from dpo_telemetry.reader.attempt import AttemptView, ProcessView
+from dpo_telemetry.reader.card_processes import CardProcesses, Sighting
 from dpo_telemetry.reader.history import History
 from dpo_telemetry.reader.judge import Judge
 from dpo_telemetry.reader.lines import LineReader
@@ -69,7 +70,7 @@ class RunModel:
         self.lost_events = 0
         self._lines: dict[str, LineReader] = {}
         self._whole: dict[str, bytes] = {}
-        self._ranks_by_pid: dict[tuple[int, str, str], int] = {}
+        self._card_processes = CardProcesses()
         self._pace = Pace()
         self._last_steps: dict[int, int] = {}
 
@@ -89,6 +90,11 @@ class RunModel:
             ValueError: as for `apply`.
         """
         self._take(chunks)
+        self._judged.know(alerts, *self._newest())
+
+    def adopt(self, series: SeriesStore, alerts: Iterable[HealthAlert]) -> None:
+        """Be a log of which nothing is known but its rows and what the rules say of them."""
+        self.series, self._judged = series, Judge(series)
         self._judged.know(alerts, *self._newest())
 
     def rule_alerts(self) -> list[HealthAlert]:
@@ -277,7 +283,9 @@ class RunModel:
             case events.Start():
                 process.start = event
                 if event.role == "rank" and event.rank is not None:
-                    self._ranks_by_pid[process.attempt, event.host, str(event.pid)] = event.rank
+                    seen = self._card_processes.start(process.attempt, event.host, event.pid, event.rank)
+                    if seen is not None:
+                        self._see_process(seen, process.attempt)
                 if event.role == "rank" and event.rank == 0:
                     self._attempt(process.attempt).start = event
                     self.history.phases.interrupt()
@@ -307,16 +315,17 @@ class RunModel:
         self.memory_history.measure(process.attempt, rank, event)
 
     def _apply_gpu(self, event: events.Gpu, process: ProcessView) -> None:
-        card, ours = (event.host, event.index), None
+        card = (event.host, event.index)
         self.gpus[card] = event
-        for pid, used in event.process_bytes.items():
-            rank = self._ranks_by_pid.get((process.attempt, event.host, pid))
-            if rank is not None:
-                self.gpu_of_rank[rank] = card
-                self.process_bytes[rank] = used
-                ours = used + (ours or 0)
-                self._attempt(process.attempt).budget.see_process(rank, used)
-        self.memory_history.see_card(process.attempt, card, event.t, event.memory_used_bytes, ours)
+        for seen in self._card_processes.see(process.attempt, event):
+            self._see_process(seen, process.attempt)
+        self.memory_history.see_card(process.attempt, card, event.t, event.memory_used_bytes)
+
+    def _see_process(self, seen: Sighting, attempt: int) -> None:
+        self.gpu_of_rank[seen.rank] = seen.card
+        self.process_bytes[seen.rank] = seen.newest_bytes
+        for size in dict.fromkeys((seen.largest_bytes, seen.newest_bytes)):
+            self._attempt(attempt).budget.see_process(seen.rank, size)
 
     def _collect(self, event: AnyEvent, process: ProcessView) -> None:
         match event:

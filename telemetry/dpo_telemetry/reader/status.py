@@ -48,6 +48,8 @@ class Status:
 def status_of(model: RunModel, now_s: float) -> Status:
     """How the newest attempt stands at `now_s` (wall clock, seconds)."""
     attempt = model.attempt
+    if attempt is None and model.series.names():
+        return Status("finished", "a log, as far as it goes")
     if attempt is None:
         return Status("waiting", "no attempt yet")
     ended = _ended(attempt)

@@ -229,7 +229,7 @@ class Table:
 
     def attempt_starts(self) -> list[int]:
         """Smallest step of each attempt but the first, in the order of the attempts."""
-        attempts, steps = np.array(self._attempts, np.int64), np.array(self._steps, np.int64)
+        attempts, steps = self._attempts.values(), self._steps.values()
         numbers = np.unique(attempts)
         return [int(steps[attempts == number].min()) for number in numbers[1:].tolist()]
 
