@@ -35,8 +35,8 @@ venv: $(VENV)/.all ## the training stack, the check tools and the benchmarks' pe
 bench: venv ## every benchmark, recorded under benchmarks/results
 	@for script in $$(grep -l '__main__' benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script --record || exit 1; done
 
-pictures: venv ## the pictures of the README, from the newest run under runs/
-	$(BIN)/python -m dpo_tui.pictures "$$(ls -d runs/*/ | tail -n 1)" docs/pictures
+pictures: venv ## the pictures of the README, from the newest run under runs/ and a log that learned nothing
+	$(BIN)/python -m dpo_tui.pictures "$$(ls -d runs/*/ | tail -n 1)" tests/data/seed-fsdp.log docs/pictures
 
 docs: venv ## pages that are written from the code
 	$(BIN)/python -m dpo_profiles.describe > docs/profiles.md

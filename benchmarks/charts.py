@@ -24,6 +24,7 @@ from textual.widget import Widget
 
 import harness
 from dpo_tui.charts.chart import Line
+from dpo_tui.charts.wall import ChartWall, Tile, View
 from dpo_tui.charts.widget import LineChart
 from dpo_tui.theme import DECK
 
@@ -40,9 +41,10 @@ class Bench(App[None]):
 
     CSS = "Grid { grid-size: 3 2; } Grid > * { width: 1fr; height: 1fr; }"
 
-    def __init__(self, make: Make) -> None:
+    def __init__(self, make: Make, count: int = CHARTS) -> None:
         super().__init__()
         self.make = make
+        self.count = count
         self.register_theme(DECK)
         self.theme = DECK.name
         self.shown = asyncio.Event()
@@ -50,7 +52,7 @@ class Bench(App[None]):
     def compose(self) -> ComposeResult:
         """Six charts."""
         with Grid():
-            for index in range(CHARTS):
+            for index in range(self.count):
                 yield self.make(index)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
@@ -67,6 +69,35 @@ def show_ours(widget: Widget, steps: np.ndarray[Any, Any], values: np.ndarray[An
     """Replace the values of one of ours."""
     assert isinstance(widget, LineChart)
     widget.show([Line("train", steps, values)])
+
+
+class Wall(ChartWall):
+    """All six charts in the one widget of the metrics screen."""
+
+    DEFAULT_CSS = "Wall { column-span: 3; row-span: 2; }"
+
+
+async def wall_ms(points: int, frames: int) -> float:
+    """Median CPU milliseconds of a frame of the metrics screen's widget, whose charts all change."""
+    app = Bench(lambda index: Wall(), count=1)
+    steps = np.arange(points, dtype=np.int64)
+    rng = np.random.default_rng(0)
+    series = [rng.normal(size=points).cumsum() for _ in range(CHARTS)]
+    costs = []
+    async with app.run_test(size=SIZE) as pilot:
+        wall = app.query_one(Wall)
+        for frame in range(frames + 3):
+            values = [data + frame * (-1) ** frame for data in series]
+            await pilot.pause()
+            app.shown.clear()
+            began = time.process_time()
+            tiles = [
+                Tile(f"chart {index}", (Line("train", steps, data),)) for index, data in enumerate(values)
+            ]
+            wall.show(tiles, View((0, points - 1)), (3, 2))
+            await app.shown.wait()
+            costs.append((time.process_time() - began) * 1000)
+    return median(costs[3:])
 
 
 def textual_plot_peer() -> tuple[Make, Show]:
@@ -129,6 +160,12 @@ def measure(quick: bool) -> dict[str, harness.Figure]:
                 make, show = PEERS[name]()
                 peers[name] = round(asyncio.run(frame_ms(make, show, points, max(3, frames // 5))), 1)
         figures[f"six_charts_{points}_points_ms"] = {"value": round(value, 2), "goal": goal, "peer": peers}
+        wall = asyncio.run(wall_ms(points, frames))
+        figures[f"wall_of_six_charts_{points}_points_ms"] = {
+            "value": round(wall, 2),
+            "goal": goal,
+            "peer": {},
+        }
     return figures
 
 

@@ -58,7 +58,7 @@ largest tensor on its way, and what is offloaded; `disk_bytes` are the checkpoin
 The keeper publishes plan, measurement and difference of each rank while it runs ([protocol](protocol.md), `budget`),
 the monitor draws the plan's mark over each rank's bar, and an alert `vram_over_plan` names what exceeds it.
 Weights, adapters, gradients and optimizer states are the storage bytes of the real tensors, activations peak
-allocated minus resident, cache and fragmentation reserved minus allocated, context and communication NVML's bytes
+allocated minus resident, cache and fragmentation reserved minus allocated at the peak (later the activations lie in it), context and communication NVML's bytes
 of the rank's process minus reserved. Like is held against like: a peak of the load phase against the load phase's plan.
 
 ## Checked without a GPU

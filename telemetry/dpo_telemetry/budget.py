@@ -97,6 +97,9 @@ class _Measured:
         self.context: int | None = None
         self.process: int | None = None
         self._reserved: int | None = None
+        self._peak = 0
+        self._newest_process: int | None = None
+        self._seen_together = False
 
     def take(self, memory: Memory) -> None:
         for name, size in memory.components.items():
@@ -107,14 +110,21 @@ class _Measured:
                 self.peaks[memory.phase] = memory
         if memory.reserved_bytes is not None:
             self._reserved = memory.reserved_bytes
+            if self._newest_process is not None and not self._seen_together:
+                # What NVML shows was read first, all of it.
+                self.context = max(self._newest_process - memory.reserved_bytes, 0)
+            self._peak = max(self._peak, memory.allocated_bytes or 0, memory.peak_allocated_bytes or 0)
             if memory.allocated_bytes is not None:
-                self.cache = max(memory.reserved_bytes - memory.allocated_bytes, self.cache or 0)
+                # What activations filled at the peak lies in the cache afterwards: it is theirs.
+                self.cache = max(memory.reserved_bytes - self._peak, self.cache or 0)
 
     def take_nvml(self, process_bytes: int) -> None:
         self.process = max(process_bytes, self.process or 0)
+        self._newest_process = process_bytes
         if self._reserved is not None:
             # The newest: a sample may fall between the growth of the cache and the rank's word of it.
             self.context = max(process_bytes - self._reserved, 0)
+            self._seen_together = True
 
 
 class Budget:
@@ -196,7 +206,8 @@ def measured_components(memory: Memory) -> dict[str, int]:
     if memory.peak_allocated_bytes is not None:
         found[components.ACTIVATIONS] = _activations(memory)
     if memory.reserved_bytes is not None and memory.allocated_bytes is not None:
-        found[components.CACHE_FRAGMENTATION] = memory.reserved_bytes - memory.allocated_bytes
+        used = max(memory.allocated_bytes, memory.peak_allocated_bytes or 0)
+        found[components.CACHE_FRAGMENTATION] = max(0, memory.reserved_bytes - used)
     return found
 
 

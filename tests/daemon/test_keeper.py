@@ -390,7 +390,7 @@ def test_raw_logs_are_read_on_request(served: RunDirectory, mirror: Mirror, even
     served.attempt(1).log_file(0).write_bytes(b"line one\nline two\n")
     file = "attempts/001/logs/rank-00000.log"
     eventually(lambda: mirror.has("run.json", 1), "the keeper")
-    assert mirror.source.logs() == {file: 18}
+    assert mirror.source.log_files() == {file: 18}
     assert mirror.source.read_log(file, 5, 13) == b"one\nline"
     assert file not in mirror.files
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dpo_telemetry import components, events
-from dpo_telemetry.budget import Budget, Held, RankBudget
+from dpo_telemetry.budget import Budget, Held, RankBudget, measured_components
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Chunk
 
@@ -92,6 +92,14 @@ def test_an_interval_is_missed_by_the_distance_to_its_nearer_end(reserved: int, 
         measured_bytes=reserved - 1100,
         difference_bytes=difference,
     )
+
+
+def test_what_activations_filled_at_the_peak_is_not_cache_afterwards() -> None:
+    after_a_step = memory(peak_allocated_bytes=1760, allocated_bytes=1260, reserved_bytes=1900)
+    after_an_evaluation = memory("eval", peak_allocated_bytes=1400, allocated_bytes=1260, reserved_bytes=1950)
+    found = budget_of(after_a_step, after_an_evaluation)
+    assert found.components[components.CACHE_FRAGMENTATION].measured_bytes == 1950 - 1760
+    assert measured_components(after_a_step)[components.CACHE_FRAGMENTATION] == 1900 - 1760
 
 
 @pytest.mark.parametrize("plan", [{}, {"per_gpu": "no"}, {"per_gpu": [{"phases": {"step": {"a": "b"}}}]}])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpo_tui.charts.axis import STEP
 from dpo_tui.charts.downsample import Columns, downsample
 
 NAN, INF = math.nan, math.inf
@@ -17,7 +18,7 @@ NAN, INF = math.nan, math.inf
 def columns_of(values: list[float], columns: int = 8, steps: list[int] | None = None) -> Columns:
     where = np.array(steps if steps is not None else range(len(values)), dtype=np.int64)
     ends = (int(where[0]), int(where[-1])) if len(where) else (0, 0)
-    return downsample(where, np.array(values, dtype=np.float64), ends, columns)
+    return downsample(where, np.array(values, dtype=np.float64), ends, STEP.edges(ends, columns))
 
 
 @pytest.mark.parametrize("columns", [2, 3, 20, 200, 2000])
@@ -27,7 +28,7 @@ def test_one_nan_among_a_million_steps_marks_its_column_at_every_zoom(columns: i
     values = np.zeros(1_000_000)
     values[at] = NAN
     for first, last in ((0, 999_999), (max(0, at - 1000), min(999_999, at + 1000)), (at, at + 1)):
-        reduced = downsample(steps, values, (first, last), columns)
+        reduced = downsample(steps, values, (first, last), STEP.edges((first, last), columns))
         assert reduced.nan.sum() == 1
         column = (at - first) / max(1, last - first) * (columns - 1)
         assert abs(int(np.flatnonzero(reduced.nan)[0]) - column) <= 0.5
@@ -36,7 +37,7 @@ def test_one_nan_among_a_million_steps_marks_its_column_at_every_zoom(columns: i
 def test_a_spike_survives_with_its_exact_value() -> None:
     values = np.zeros(100_000)
     values[54_321], values[54_322] = 7.25, -3.5
-    reduced = downsample(np.arange(100_000), values, (0, 99_999), 40)
+    reduced = downsample(np.arange(100_000), values, (0, 99_999), STEP.edges((0, 99_999), 40))
     assert np.nanmax(reduced.high) == 7.25
     assert np.nanmin(reduced.low) == -3.5
 
@@ -57,7 +58,7 @@ def test_a_series_without_points_has_no_bounds() -> None:
 
 def test_points_outside_the_range_are_left_out() -> None:
     steps = np.arange(10)
-    reduced = downsample(steps, steps.astype(float), (3, 5), 6)
+    reduced = downsample(steps, steps.astype(float), (3, 5), STEP.edges((3, 5), 6))
     assert reduced.bounds() == (3.0, 5.0)
 
 

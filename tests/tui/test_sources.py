@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-from tests.tui.conftest import RunBuilder
+from tests.tui.conftest import RunBuilder, drawn
 
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Chunk, DirectorySource, Link
+from dpo_telemetry.reader.status import Status
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_tui import sources
-from dpo_tui.logtail import FIRST_LOOK_BYTES, MAX_LINES, LogTail
+from dpo_tui.app import MonitorApp
+from dpo_tui.follow import Follower
 from dpo_tui.sources import KeeperOrDirectory, open_run
 
 
@@ -58,6 +59,35 @@ def test_every_step_arrives_once_while_the_keeper_comes_and_goes(live_run: RunBu
     assert keeper.closed
 
 
+OTHER_VERSION = "the keeper speaks protocol 2, this client 1; update the client"
+
+
+@pytest.mark.parametrize(
+    ("width", "says"), [(120, OTHER_VERSION), (80, OTHER_VERSION), (40, "keeper of another version")]
+)
+async def test_a_keeper_that_cannot_be_understood_says_why_and_the_run_goes_on(
+    live_run: RunBuilder, width: int, says: str
+) -> None:
+    keeper = Keeper(live_run.run)
+    keeper.link, keeper.problem = "lost", OTHER_VERSION
+    source = KeeperOrDirectory(live_run.run, lambda: keeper)
+    app = MonitorApp(source, live_run.run.name, clock=lambda: live_run.now_s)
+    async with app.run_test(size=(width, 24)) as pilot:
+        await drawn(app, pilot)
+        assert app.snapshot is not None
+        assert (app.snapshot.problem, app.snapshot.step) == (OTHER_VERSION, 120)
+        first = app.screen._compositor.render_strips()[0]
+        assert says in "".join(part.text for part in first)
+
+
+def test_lines_say_once_why_a_keeper_cannot_be_understood() -> None:
+    lines: list[str] = []
+    follower = Follower(lines.append)
+    for problem in (OTHER_VERSION, OTHER_VERSION, ""):
+        follower.look(Status("training"), "stale", problem)
+    assert lines == [f"{OTHER_VERSION}; going on from the run directory"]
+
+
 def test_a_run_without_a_keeper_is_read_from_its_directory(live_run: RunBuilder) -> None:
     source = open_run(live_run.run)
     assert source.link == "file"
@@ -82,34 +112,3 @@ def test_a_keeper_that_starts_later_is_found(live_run: RunBuilder, monkeypatch: 
 def test_what_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TelemetryError, match="not a run directory"):
         open_run(RunDirectory(tmp_path))
-
-
-def test_the_log_shows_what_a_terminal_would(live_run: RunBuilder) -> None:
-    tail, source = LogTail(), DirectorySource(live_run.run)
-    live_run.log("10%|#   |\r50%|##  |\r100%|####|\nred \x1b[31mtext\x1b[0m\nunfinished")
-    assert tail.poll(source, 1)
-    assert tail.lines()[-3:] == ("100%|####|", "red text", "unfinished")
-    assert not tail.poll(source, 1)
-    live_run.log(" line\n")
-    assert tail.poll(source, 1)
-    assert tail.lines()[-1] == "unfinished line"
-
-
-def test_of_a_long_log_the_end_is_read(live_run: RunBuilder) -> None:
-    live_run.log("x" * 99 + "\n")
-    live_run.log(("y" * 99 + "\n") * 120_000)
-    live_run.log("the end\n")
-    calls: list[int] = []
-
-    class Counting(DirectorySource):
-        def read_log(self, file: str, start: int, end: int) -> bytes:
-            data = super().read_log(file, start, end)
-            calls.append(len(data))
-            return data
-
-    tail = LogTail()
-    tail.poll(Counting(live_run.run), 1)
-    assert tail.lines()[-1] == "the end"
-    assert len(tail.lines()) <= MAX_LINES
-    assert sum(calls) < 2 * FIRST_LOOK_BYTES
-    assert os.path.getsize(live_run.attempt.log_file(0)) > 10 * FIRST_LOOK_BYTES

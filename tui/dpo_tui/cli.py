@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -14,7 +15,10 @@ from dpo_tui.errors import TuiError
 
 if TYPE_CHECKING:
     from dpo_telemetry.reader.source import Source
+    from dpo_telemetry.rundir.layout import RunDirectory
+    from dpo_tui.control import Control
     from dpo_tui.headless.command import Form
+    from dpo_tui.runlist import RunList
 
 RUNS_DIR = click.option(
     "--runs-dir", metavar="DIR", help="Where runs live; $DPO_RUNS_DIR or ./runs when left out."
@@ -36,34 +40,45 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("run", required=False)
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
 @RUNS_DIR
 @click.option("--plain", is_flag=True, help="Print lines as they come, then a summary; needs no terminal.")
-def attach(run: str | None, runs_dir: str | None, plain: bool) -> int:
+def attach(runs: tuple[str, ...], runs_dir: str | None, plain: bool) -> int:
     """Watch RUN live: through its keeper, or from its directory when it has none.
 
     RUN is a run directory, its name or a unique prefix; left out, it is the only live run, else
-    the newest. Leaving the monitor leaves the run alone. With --plain the exit code is 0 when the
-    run ended well and 1 otherwise.
+    the newest. Several RUNs, or none where several are live, open a list to choose from. Leaving
+    the monitor leaves the run alone. With --plain the exit code is 0 when the run ended well and 1
+    otherwise.
 
     \b
     Examples:
       dpo-tui attach
       dpo-tui attach runs/20261124-0312-demo
+      dpo-tui attach runs/*
       dpo-tui attach --plain 20261124 | tee demo.log
     """
     from dpo_telemetry.rundir.find import find_run, runs_directory
+    from dpo_telemetry.rundir.live import live_runs
+    from dpo_tui.control import LocalControl
+    from dpo_tui.runlist import RunList
     from dpo_tui.sources import open_run
 
+    folder = runs_directory(runs_dir)
+    several = len(runs) > 1 or (not runs and len(live_runs()) > 1)
+    if plain and len(runs) > 1:
+        raise click.UsageError("--plain follows one run; name one RUN.")
     if not plain:
         require_terminal("attach --plain")
-    found = find_run(run, runs_directory(runs_dir))
+        if several:
+            return show(None, runs=RunList(folder, [named_run(text, folder) for text in runs]))
+    found = find_run(runs[0] if runs else None, folder, live_only=several)
     source = open_run(found)
     if plain:
         from dpo_tui.follow import follow
 
         return follow(found, source)
-    return show(source, found.name)
+    return show(source, found.name, control=LocalControl(found), runs=RunList(folder))
 
 
 @cli.command()
@@ -92,15 +107,15 @@ def replay(
 ) -> int:
     """Look at a finished run again, or diagnose logs with --headless.
 
-    PATH is a run directory, its name or a unique prefix. With --headless it may also be anybody's
-    log, found out by its content (a trainer_state.json or a checkpoint folder, raw output, JSON
-    lines, CSV, TensorBoard's event files, a notebook; also compressed), or - for standard input,
-    and there may be several; the exit code is 0 for clean logs, 1 for alerts, 2 for what cannot
-    be read.
+    PATH is a run directory, its name or a unique prefix, or anybody's log, found out by its content
+    (a trainer_state.json or a checkpoint folder, raw output, JSON lines, CSV, TensorBoard's event
+    files, a notebook; also compressed). With --headless it may also be - for standard input, and
+    there may be several; the exit code is 0 for clean logs, 1 for alerts, 2 for what cannot be read.
 
     \b
     Examples:
       dpo-tui replay runs/20261124-0312-demo
+      dpo-tui replay trainer_state.json
       dpo-tui replay --headless train.log
       ssh node1 cat train.log | dpo-tui replay --headless -
       dpo-tui replay --headless --json --fail-on critical runs/*
@@ -120,9 +135,32 @@ def replay(
     require_terminal("replay --headless")
     from dpo_telemetry.reader.source import DirectorySource
     from dpo_telemetry.rundir.find import find_run, runs_directory
+    from dpo_tui.logsource import LogSource
 
+    path = Path(paths[0])
+    if path.exists() and not (path / "run.json").exists():
+        return show(LogSource(path), path.name)
     found = find_run(paths[0], runs_directory(runs_dir))
     return show(DirectorySource(found), found.name)
+
+
+def named_run(text: str, runs_dir: Path) -> RunDirectory:
+    """The run that `text` means; a damaged one is still one of several.
+
+    Raises:
+        TelemetryError: no such run, or several that fit.
+    """
+    from dpo_telemetry.errors import TelemetryError
+    from dpo_telemetry.rundir.find import find_run
+    from dpo_telemetry.rundir.layout import RunDirectory
+
+    try:
+        return find_run(text, runs_dir)
+    except TelemetryError:
+        run = RunDirectory(Path(os.path.abspath(text)))
+        if run.run_file.exists():
+            return run
+        raise
 
 
 def require_terminal(instead: str) -> None:
@@ -141,16 +179,19 @@ def require_terminal(instead: str) -> None:
         )
 
 
-def show(source: Source, name: str) -> int:
-    """Run the monitor until the user quits.
+def show(
+    source: Source | None, name: str = "", *, control: Control | None = None, runs: RunList | None = None
+) -> int:
+    """Run the monitor until the user quits; without a source, from the list of runs.
 
     Raises:
         BaseException: what ended the receiving thread.
     """
     from dpo_tui.app import MonitorApp
+    from dpo_tui.settings import settings_file
     from dpo_tui.signs import detect
 
-    app = MonitorApp(source, name, signs=detect())
+    app = MonitorApp(source, name, control=control, runs=runs, signs=detect(), settings_file=settings_file())
     app.run()
     if app.failure is not None:
         raise app.failure

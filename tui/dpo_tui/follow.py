@@ -55,7 +55,7 @@ def follow(run: RunDirectory, source: Source, *, clock: Clock = time.time, write
         while True:
             while chunks := source.poll():
                 follower.take(chunks)
-            status = follower.look(status_of(follower.model, clock()), source.link)
+            status = follower.look(status_of(follower.model, clock()), source.link, source.problem)
             if status.ended:
                 break
             silent_since = (silent_since or time.monotonic()) if status.state == "silent" else None
@@ -79,6 +79,7 @@ class Follower:
     _lines: dict[str, LineReader] = field(default_factory=dict)
     _said: set[tuple[str, str | None]] = field(default_factory=set)
     _state: tuple[str, str] = ("", "")
+    _problem: str = ""
     _progress_s: float = 0.0
 
     def take(self, chunks: list[Chunk]) -> None:
@@ -95,8 +96,11 @@ class Follower:
                 where = f" at step {alert.step}" if alert.step is not None else ""
                 self._print(f"{alert.severity}: {alert.code}{where}: {alert.message}")
 
-    def look(self, status: Status, link: str) -> Status:
+    def look(self, status: Status, link: str, problem: str = "") -> Status:
         """Print what changed about the run's state and the link to it."""
+        if problem and problem != self._problem:
+            self._print(f"{problem}; going on from the run directory")
+        self._problem = problem
         before, self._state = self._state, (status.state, link)
         if status.state in ("silent", "hung") and before[0] != status.state:
             self._print(f"{status.state}: {status.reason}")

@@ -1,4 +1,4 @@
-"""Pictures of the real screen: `python -m dpo_tui.pictures RUN_DIR OUT_DIR`."""
+"""Pictures of the real screens: `python -m dpo_tui.pictures RUN_DIR LOG OUT_DIR`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,51 @@ from pathlib import Path
 import click
 
 from dpo_telemetry.cli import run as run_command
-from dpo_telemetry.reader.source import DirectorySource
+from dpo_telemetry.reader.source import DirectorySource, Source
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_tui.app import MonitorApp
+from dpo_tui.logsource import LogSource
+from dpo_tui.wants import ScreenName
 
-SIZES = ((80, 24), (120, 40))
+PICTURES: tuple[tuple[ScreenName, tuple[int, int]], ...] = (
+    ("overview", (80, 24)),
+    ("overview", (120, 40)),
+    ("metrics", (120, 40)),
+    ("memory", (120, 40)),
+    ("alerts", (120, 40)),
+)
+"""Screen, and columns and rows of the terminal."""
+SETTLED_S = 0.6
+"""A screen that came to the front is filled by the next snapshot and laid out after it."""
 
 
-async def picture(run: RunDirectory, size: tuple[int, int]) -> str:
-    """The overview of a run as SVG, drawn at `size` columns and rows."""
-    app = MonitorApp(DirectorySource(run), run.name)
+async def picture(path: Path, size: tuple[int, int], screen: ScreenName = "overview") -> str:
+    """A screen of a run or a log as SVG, drawn at `size` columns and rows."""
+    run = RunDirectory(path.absolute())
+    source: Source = DirectorySource(run) if run.run_file.exists() else LogSource(path)
+    app = MonitorApp(source, path.name)
     async with app.run_test(size=size) as pilot:
         while app.drawn is None and app.failure is None:
             await asyncio.sleep(0.02)
-        await pilot.pause()
         if app.failure is not None:
             raise app.failure
-        return app.export_screenshot(title=f"dpo-tui replay {run.name}")
+        await app.action_show(screen)
+        await pilot.pause(SETTLED_S)
+        return app.export_screenshot(title=f"dpo-tui replay {path.name}")
 
 
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("log", type=click.Path(path_type=Path, exists=True))
 @click.argument("out_dir", type=click.Path(path_type=Path))
-def main(run_dir: Path, out_dir: Path) -> None:
-    """Write overview-WIDTHxHEIGHT.svg of the run in RUN_DIR into OUT_DIR."""
-    run = RunDirectory(run_dir.absolute())
-    run.info()
+def main(run_dir: Path, log: Path, out_dir: Path) -> None:
+    """Write SCREEN-WIDTHxHEIGHT.svg into OUT_DIR: of the run in RUN_DIR, and the alerts of LOG."""
+    RunDirectory(run_dir.absolute()).info()
     out_dir.mkdir(parents=True, exist_ok=True)
-    for width, height in SIZES:
-        file = out_dir / f"overview-{width}x{height}.svg"
-        file.write_text(asyncio.run(picture(run, (width, height))))
+    for screen, size in PICTURES:
+        file = out_dir / f"{screen}-{size[0]}x{size[1]}.svg"
+        shown = log if screen == "alerts" else run_dir
+        file.write_text(asyncio.run(picture(shown, size, screen)))
         click.echo(file)
 
 

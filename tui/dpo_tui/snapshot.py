@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dpo_telemetry import components
-from dpo_telemetry.budget import measured_components
-from dpo_telemetry.events import Memory, Phase
-from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.events import Answer, Phase, Request
+from dpo_telemetry.health.alerts import Finding, HealthAlert
+from dpo_telemetry.health.findings import findings
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Link
 from dpo_telemetry.reader.status import Status, status_of
+from dpo_tui.attention import Attention
 from dpo_tui.charts.chart import Ink, Line
+from dpo_tui.views.cost import Cost, take_cost
+from dpo_tui.views.logs import LogsView
+from dpo_tui.views.memory import MemoryView, take_memory
+from dpo_tui.views.memory_rows import MemoryRow, Place
+from dpo_tui.views.record import RecordView
+from dpo_tui.views.series import Metrics, take_series
+from dpo_tui.wants import ScreenName
 
 CHARTS: Mapping[str, tuple[tuple[str, str, Ink], ...]] = {
     "loss": (("train", "loss", Ink.TRAIN), ("eval", "eval_loss", Ink.EVAL)),
@@ -24,35 +31,31 @@ CHARTS: Mapping[str, tuple[tuple[str, str, Ink], ...]] = {
     ),
     "margins": (("train", "rewards/margins", Ink.TRAIN), ("eval", "eval_rewards/margins", Ink.EVAL)),
     "accuracies": (("train", "rewards/accuracies", Ink.TRAIN), ("eval", "eval_rewards/accuracies", Ink.EVAL)),
+    "grad norm": (("train", "grad_norm", Ink.TRAIN),),
+    "learning rate": (("train", "learning_rate", Ink.TRAIN),),
+    "log-probs": (
+        ("chosen", "logps/chosen", Ink.CHOSEN),
+        ("rejected", "logps/rejected", Ink.REJECTED),
+        ("eval chosen", "eval_logps/chosen", Ink.CHOSEN),
+        ("eval rejected", "eval_logps/rejected", Ink.REJECTED),
+    ),
+    "entropy": (("train", "entropy", Ink.TRAIN), ("eval", "eval_entropy", Ink.EVAL)),
+    "held-out margin": (
+        ("high", "eval_rewards/margins_high", Ink.SUPERSEDED),
+        ("low", "eval_rewards/margins_low", Ink.SUPERSEDED),
+        ("mean", "eval_rewards/margins", Ink.EVAL),
+    ),
+    "token accuracy": (
+        ("train", "mean_token_accuracy", Ink.TRAIN),
+        ("eval", "eval_mean_token_accuracy", Ink.EVAL),
+    ),
 }
-"""Charts of the overview: title to (name in the legend, metric, ink); later lines lie on top."""
+"""Charts of the overview, the first what is always shown: title to (name in the legend, metric, ink).
+
+Later lines lie on top.
+"""
 
 Charts = Mapping[str, tuple[Line, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryRow:
-    """Memory of one rank: what was measured, and the plan for the same components."""
-
-    rank: int
-    measured: Mapping[str, int]
-    """Bytes by component; a component that was not measured is absent."""
-    planned: Mapping[str, int]
-    """Bytes by component, as far as the plan goes."""
-    rss_bytes: int | None = None
-    gpu_used_bytes: int | None = None
-    """NVML's figure of the rank's card, other processes included."""
-    capacity_bytes: int | None = None
-
-    @property
-    def measured_bytes(self) -> int:
-        """Sum of the measured components."""
-        return sum(self.measured.values())
-
-    @property
-    def planned_bytes(self) -> int:
-        """Plan for the components that were measured; like is compared with like."""
-        return sum(self.planned.get(name, 0) for name in self.measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,29 @@ class Snapshot:
     log: tuple[str, ...] = ()
     lost_events: int = 0
     damaged_lines: int = 0
+    reading: float | None = None
+    """Share of the run's data that was read, while the rest is still being read."""
+    problem: str = ""
+    """Why the keeper cannot be followed, one line; empty when it can."""
+    requests: tuple[Request, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    metric_names: tuple[str, ...] = ()
+    """Of every series of the run, in the order of their first appearance."""
+    cost: Cost | None = None
+    """What the run costs, where its profile has a price."""
+    attention: Attention = Attention()
+    """What the user has seen of the alerts and what is muted."""
+    run_id: str = ""
+    """What is kept of a run beside it is kept by this; its name where it has no id."""
+    metrics: Metrics | None = None
+    """Filled while the metrics or the alerts screen is in front."""
+    memory_view: MemoryView | None = None
+    """Filled while the memory screen is in front."""
+    logs: LogsView | None = None
+    """Filled while the log screen is in front."""
+    record: RecordView | None = None
+    """Filled while the configuration or the timeline is in front."""
 
     @property
     def silent_s(self) -> float | None:
@@ -94,9 +120,16 @@ def take(
     last_data_s: float | None,
     charts: Charts,
     log: tuple[str, ...],
+    logs: LogsView | None = None,
+    record: RecordView | None = None,
+    memory: tuple[MemoryRow, ...] = (),
+    memory_place: Place | None = None,
+    screen: ScreenName = "overview",
+    problem: str = "",
+    reading: float | None = None,
 ) -> Snapshot:
-    """Freeze what the model knows at `now_s`."""
-    attempt = model.attempt
+    """Freeze what the model knows at `now_s`, in the detail that the screen in front needs."""
+    attempt, alerts = model.attempt, model.alerts
     return Snapshot(
         name=model.run.name if model.run is not None else name,
         now_s=now_s,
@@ -112,11 +145,23 @@ def take(
         phase=model.phase,
         last_data_s=last_data_s,
         charts=charts,
-        memory=memory_rows(model),
-        alerts=tuple(model.alerts),
+        memory=memory,
+        alerts=tuple(alerts),
         log=log,
+        logs=logs,
         lost_events=model.lost_events,
         damaged_lines=model.damaged_lines,
+        problem=problem,
+        reading=reading,
+        requests=tuple(model.requests),
+        answers=tuple(model.answers),
+        findings=tuple(findings(alerts)),
+        metric_names=tuple(model.series.names()),
+        cost=take_cost(model),
+        run_id=model.run.id if model.run is not None else name,
+        metrics=take_series(model) if screen in ("metrics", "alerts") else None,
+        memory_view=take_memory(model, memory, memory_place, now_s) if screen == "memory" else None,
+        record=record,
     )
 
 
@@ -132,24 +177,3 @@ def chart_lines(model: RunModel) -> Charts:
                 lines.append(Line(name, series.steps, series.values, ink, marked=metric.startswith("eval_")))
         charts[title] = tuple(lines)
     return charts
-
-
-def memory_rows(model: RunModel) -> tuple[MemoryRow, ...]:
-    """One row a rank, in the order of the ranks."""
-    return tuple(_memory_row(model, rank, memory) for rank, memory in sorted(model.memory.items()))
-
-
-def _memory_row(model: RunModel, rank: int, memory: Memory) -> MemoryRow:
-    found = measured_components(memory)
-    order = [name for name in components.ALL if name in found]
-    order += [name for name in found if name not in components.ALL]
-    budget = model.attempt.budget.rank(rank) if model.attempt is not None else None
-    card = model.gpus.get(model.gpu_of_rank[rank]) if rank in model.gpu_of_rank else None
-    return MemoryRow(
-        rank=rank,
-        measured={name: found[name] for name in order},
-        planned={name: held.planned_bytes for name, held in budget.components.items()} if budget else {},
-        rss_bytes=memory.rss_bytes,
-        gpu_used_bytes=card.memory_used_bytes if card is not None else None,
-        capacity_bytes=card.memory_total_bytes if card is not None else None,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.reader.source import Chunk, DirectorySource, Link, Source
@@ -45,7 +45,7 @@ class KeeperOrDirectory:
     """
 
     def __init__(self, run: RunDirectory, find: FindKeeper) -> None:
-        self._run = run
+        self.run = run
         self._find = find
         self._looked_s = time.monotonic()
         self._keeper = find()
@@ -57,16 +57,35 @@ class KeeperOrDirectory:
         """How the keeper stands, whether the directory is read meanwhile or not; "file" without one."""
         return "file" if self._keeper is None else self._keeper.link
 
+    @property
+    def problem(self) -> str:
+        """Why the keeper cannot be followed, one line; empty when it can, and without one."""
+        return self._keeper.problem if self._keeper is not None else ""
+
     def poll(self) -> list[Chunk]:
         """What grew, from whoever has it."""
         self._look_for_keeper()
         chunks = self._keeper.poll() if self._keeper is not None else []
         if self.link != "live":
-            self._directory = self._directory or DirectorySource(self._run)
+            if self._directory is None:
+                self._directory = DirectorySource(self.run)
+                self._directory.skip_to(self._taken)
             chunks += self._directory.poll()
         else:
             self._directory = None
         return [part for chunk in chunks if (part := self._untaken(chunk)) is not None]
+
+    def skip_to(self, offsets: Mapping[str, int]) -> None:
+        """Go on from there: what lies before was read by other means."""
+        self._taken.update(offsets)
+        for reader in (self._directory, self._keeper):
+            if reader is not None:
+                reader.skip_to(offsets)
+
+    def log_files(self) -> dict[str, int]:
+        """Raw logs with their sizes in bytes."""
+        reader = self._directory or self._keeper
+        return reader.log_files() if reader is not None else {}
 
     def read_log(self, file: str, start: int, end: int) -> bytes:
         """Bytes of a raw log."""
@@ -86,7 +105,7 @@ class KeeperOrDirectory:
     def _untaken(self, chunk: Chunk) -> Chunk | None:
         """The part of a chunk that was not handed out before."""
         taken = self._taken.get(chunk.file, 0)
-        end = chunk.offset + len(chunk.data)
+        end = chunk.end
         if end <= taken:
             return None
         self._taken[chunk.file] = end

@@ -230,6 +230,8 @@ class Table:
     def attempt_starts(self) -> list[int]:
         """Smallest step of each attempt but the first, in the order of the attempts."""
         attempts, steps = self._attempts.values(), self._steps.values()
+        if not len(attempts) or attempts.min() == attempts.max():
+            return []
         numbers = np.unique(attempts)
         return [int(steps[attempts == number].min()) for number in numbers[1:].tolist()]
 

@@ -34,6 +34,8 @@ class Columns:
     nan: Bools
     positive_infinity: Bools
     negative_infinity: Bools
+    below: Bools | None = None
+    """Whether a value has no place on a logarithmic scale; None on a linear one."""
 
     def bounds(self) -> tuple[float, float] | None:
         """Lowest and highest finite value, or None when there is none."""
@@ -43,27 +45,14 @@ class Columns:
         return float(self.low[finite].min()), float(self.high[finite].max())
 
 
-def column_edges(step_range: tuple[int, int], columns: int) -> Ints:
-    """First step of each column and one past the last, shape [columns + 1].
+def downsample(steps: Ints, values: Floats, step_range: tuple[int, int], edges: Ints) -> Columns:
+    """Reduce ascending `steps` and their `values`, both shape [n], to dot columns.
 
-    The first step of the range lies in the middle of the first column and the last step
-    in the middle of the last one, so that a point sits where an axis label points.
+    `edges` are the first step of each column and one past the last, shape [columns + 1]. Points
+    outside `step_range` (both ends included) are left out.
     """
-    low, high = step_range
-    pitch = (high - low) / max(1, columns - 1)
-    edges: Ints = np.ceil(low + (np.arange(columns + 1) - 0.5) * pitch).astype(np.int64)
-    if high <= low:
-        edges[:] = low
-    edges[-1] = high + 1
-    return edges
-
-
-def downsample(steps: Ints, values: Floats, step_range: tuple[int, int], columns: int) -> Columns:
-    """Reduce ascending `steps` and their `values`, both shape [n], to `columns` dot columns.
-
-    Points outside `step_range` (both ends included) are left out.
-    """
-    bounds = np.searchsorted(steps, column_edges(step_range, columns))
+    columns = len(edges) - 1
+    bounds = np.searchsorted(steps, edges)
     bounds[0] = np.searchsorted(steps, step_range[0])
     filled = bounds[1:] > bounds[:-1]
     starts, ends = bounds[:-1][filled], bounds[1:][filled]

@@ -27,6 +27,12 @@ class Glyphs:
     grid: str
     legend: str
     ellipsis: str
+    rule: str
+    """Where an attempt began."""
+    cross: str
+    """The step that is pointed at."""
+    pointer: str
+    """Before the title of the chart that the keys act on."""
 
 
 def _ascii_cells() -> NDArray[np.uint32]:
@@ -49,6 +55,9 @@ UNICODE = Glyphs(
     grid="┈",
     legend="━",
     ellipsis="…",
+    rule="┊",
+    cross="│",
+    pointer="▸",
 )
 ASCII = Glyphs(
     cells=_ascii_cells(),
@@ -59,4 +68,7 @@ ASCII = Glyphs(
     grid=" ",
     legend="-",
     ellipsis="~",
+    rule=":",
+    cross="|",
+    pointer=">",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,29 +29,31 @@ def line_dots(columns: Columns, bounds: tuple[float, float], dot_rows: int) -> B
     A column without points is bridged when its neighbours are finite; a non-finite value
     breaks the line.
     """
-    bridge = _bridge(columns)
-    first, last, low, high = (
-        rows_of(np.where(columns.filled, part, bridge), bounds, dot_rows)
-        for part in (columns.first, columns.last, columns.low, columns.high)
-    )
-    top, bottom = high.copy(), low.copy()
+    parts = np.stack((columns.first, columns.last, columns.low, columns.high))
+    if not columns.filled.all():
+        parts = np.where(columns.filled, parts, _bridge(columns))
+    first, last, bottom, top = rows_of(parts, bounds, dot_rows)
     joint = np.floor((last[:-1] + first[1:]) / 2)
-    top[:-1] = np.fmin(top[:-1], joint)
-    bottom[:-1] = np.fmax(bottom[:-1], joint)
-    top[1:] = np.fmin(top[1:], joint)
-    bottom[1:] = np.fmax(bottom[1:], joint)
-    rows = np.arange(dot_rows)[:, None]
-    return np.asarray((rows >= top) & (rows <= bottom))
+    for side in (slice(None, -1), slice(1, None)):
+        top[side] = np.fmin(top[side], joint)
+        bottom[side] = np.fmax(bottom[side], joint)
+    # A column without a finite value starts below its end: none of its dots are set.
+    top[np.isnan(top)], bottom[np.isnan(bottom)] = dot_rows, -1
+    rows = np.arange(dot_rows, dtype=np.int16)[:, None]
+    return np.asarray((rows >= top.astype(np.int16)) & (rows <= bottom.astype(np.int16)))
 
 
 def cell_bits(dots: Bools) -> NDArray[np.uint8]:
     """Dots of shape [4 h, 2 w] as Braille bits of shape [h, w]."""
-    packed = dots.view(np.uint8)
-    bits = np.zeros((dots.shape[0] // DOTS_HIGH, dots.shape[1] // DOTS_WIDE), dtype=np.uint8)
-    for row in range(DOTS_HIGH):
-        for column in range(DOTS_WIDE):
-            bits |= packed[row::DOTS_HIGH, column::DOTS_WIDE] * DOT_BITS[row, column]
-    return bits
+    bits = dots.view(np.uint8) * _bits_of_dots(*dots.shape)
+    stacked = bits[0::DOTS_HIGH] | bits[1::DOTS_HIGH] | bits[2::DOTS_HIGH] | bits[3::DOTS_HIGH]
+    return np.asarray(stacked[:, 0::DOTS_WIDE] | stacked[:, 1::DOTS_WIDE])
+
+
+@lru_cache(maxsize=32)
+def _bits_of_dots(rows: int, columns: int) -> NDArray[np.uint8]:
+    """Bit of every dot in its cell, shape [rows, columns]."""
+    return np.tile(DOT_BITS, (rows // DOTS_HIGH, columns // DOTS_WIDE))
 
 
 def cells_with(flags: Bools) -> Bools:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 MAX_LABEL_WIDTH = 8
 
@@ -27,6 +27,47 @@ def step_ticks(low: int, high: int, max_ticks: int) -> list[int]:
         if len(ticks) <= max_ticks:
             return list(ticks)
     return []
+
+
+def decade_ticks(low: float, high: float, most: int) -> list[int]:
+    """At most `most` whole exponents of ten within [low, high], evenly spaced, ascending."""
+    first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
+    pitch = max(1, -(-(last - first + 1) // max(1, most)))
+    return list(range(-(-first // pitch) * pitch, last + 1, pitch))
+
+
+TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
+"""Round spans of time below a day, in seconds."""
+DAY_S = 86_400
+
+
+def time_ticks(low_s: float, high_s: float, most: int) -> list[float]:
+    """At most `most` round times within [low_s, high_s], ascending; below a second as `value_ticks`."""
+    if high_s - low_s < most:
+        return value_ticks(low_s, high_s, most)
+    days = (DAY_S * int(step) for step in _round_steps(1.0))
+    for step in (*TIME_STEPS_S, *islice(days, 30)):
+        first, last = math.ceil(low_s / step), math.floor(high_s / step)
+        if last - first < most:
+            return [float(index * step) for index in range(first, last + 1)]
+    return []
+
+
+def time_labels(times_s: list[float]) -> list[str]:
+    """Two units at most: 40s, 2m30s, 1h15m, 3d12h."""
+    if any(time_s != int(time_s) for time_s in times_s):
+        return [f"{label}s" for label in value_labels(times_s)]
+    return [_time_label(int(time_s)) for time_s in times_s]
+
+
+def _time_label(time_s: int) -> str:
+    sign, left = ("-" if time_s < 0 else ""), abs(time_s)
+    parts = []
+    for size, unit in ((DAY_S, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + ("".join(parts[:2]) or "0")
 
 
 def _round_steps(at_least: float) -> Iterator[float]:

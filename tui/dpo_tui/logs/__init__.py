@@ -1,0 +1,1 @@
+"""Raw logs: read piece by piece, sifted, and drawn line by line."""
