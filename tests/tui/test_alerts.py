@@ -187,9 +187,11 @@ def test_the_wall_clock_of_the_first_step_is_told_where_the_log_has_it(
     assert wall_s(EMPTY, known) == 1_000_000.0 - 90
     assert wall_s(EMPTY, unknown) is None
     group = groups([EMPTY], findings([EMPTY]), Attention())[0]
-    text = told(group, None, snapshot(EMPTY, metrics=known), UNICODE).plain
+    text = told(group, None, snapshot(EMPTY, metrics=Metrics(known)), UNICODE).plain
     assert "since step 2, 1970-01-12 13:45, 1 m 30 s ago  8 times" in text
-    assert "since step 2  8 times" in told(group, None, snapshot(EMPTY, metrics=unknown), UNICODE).plain
+    assert (
+        "since step 2  8 times" in told(group, None, snapshot(EMPTY, metrics=Metrics(unknown)), UNICODE).plain
+    )
 
 
 def test_details_say_cause_reason_advice_and_what_it_rests_on() -> None:

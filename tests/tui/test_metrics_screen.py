@@ -80,6 +80,7 @@ async def test_every_metric_has_a_chart_and_pairs_share_one(live_run: RunBuilder
         screen, wall = await opened(app, pilot)
         assert titles(wall) == [
             "loss", "rewards", "rewards/margins", "rewards/accuracies", "grad_norm", "logps",
+            "tokens", "step_time_s",
         ]  # fmt: skip
         rewards = wall.tiles[1].lines
         assert [line.name for line in rewards] == ["chosen", "rejected", "eval chosen", "eval rejected"]
@@ -94,7 +95,7 @@ async def test_charts_that_do_not_fit_are_on_further_pages(live_run: RunBuilder)
         assert titles(wall) == ["loss", "rewards", "rewards/margins", "rewards/accuracies"]
         assert "page 1/2" in screen_text(app)
         await pilot.press("pagedown")
-        assert titles(wall) == ["grad_norm", "logps"]
+        assert titles(wall) == ["grad_norm", "logps", "tokens", "step_time_s"]
         await pilot.press("shift+tab", "shift+tab")
         assert titles(wall)[0] == "loss"
 
@@ -106,7 +107,7 @@ async def test_a_filter_is_a_text_or_an_expression_and_escape_drops_it(live_run:
         await pilot.press("slash", *"^rew.*s$", "enter")
         assert titles(wall) == ["rewards", "rewards/margins", "rewards/accuracies"]
         assert not screen.query_one("#filter", Input).has_focus
-        assert "3 of 6 charts" in screen_text(app)
+        assert "3 of 8 charts" in screen_text(app)
         screen.set_filter("(")
         await pilot.pause()
         assert "no metric matches '('" in screen_text(app)
@@ -140,6 +141,9 @@ async def test_the_x_axis_goes_by_time_where_the_steps_stay_the_same(live_run: R
         assert wall.view.axis.position(120) == pytest.approx(119 * STEP_S)
         assert wall.view.steps == (1, 120)
         assert "5m" in screen_text(app)
+        await pilot.press("x")
+        assert wall.view.axis.name == "tokens"
+        assert wall.view.axis.position(120) == 120 * 2048
         await pilot.press("x")
         assert screen.axis_name == "step"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tui.conftest import RunBuilder, drawn, wait_until
@@ -24,7 +25,7 @@ NOTE = Note("dpo-tui demo", "critical: numbers overflow", "critical")
 XTERM = {"TERM": "xterm-256color"}
 
 
-def alert(code: str, severity: Severity = "warning", **fields: str) -> HealthAlert:
+def alert(code: str, severity: Severity = "warning", **fields: Any) -> HealthAlert:
     return HealthAlert(code=code, severity=severity, step=5, message=f"{code} was seen", **fields)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import is_
 from typing import ClassVar
@@ -31,6 +31,7 @@ from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
 from dpo_tui.views.alerts import Group
 from dpo_tui.views.evidence import CONTEXT, charts
+from dpo_tui.views.series import MetricView
 from dpo_tui.wants import ScreenName
 
 MAX_CHARTS = 6
@@ -270,7 +271,7 @@ class AlertsScreen(RunScreen):
         room = self.query_one("#details").size
         columns = 2 if room.width >= WIDE_ENOUGH_FOR_TWO else 1
         fitting = min(MAX_CHARTS, columns * max(1, (room.height - ROWS_OF_TEXT) // CHART_ROWS))
-        metrics = snapshot.metrics or {}
+        metrics: Mapping[str, MetricView] = snapshot.metrics or {}
         names = [*(alert.metric or "" for alert in row.alerts), *CONTEXT]
         values = [metrics[name].effective.values for name in names if name in metrics]
         shown = (row.alerts, fitting, columns, len(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.series.columns import Ints, Series
 from dpo_tui.charts.chart import Ink, Line
-from dpo_tui.views.series import Metrics
+from dpo_tui.views.series import MetricView
 
 ROWS_AROUND = 20
 """Rows that are shown before and after the steps in question."""
@@ -38,7 +39,7 @@ class Evidence:
     step_range: tuple[int, int]
 
 
-def evidence(alert: HealthAlert, metrics: Metrics | None) -> Evidence | None:
+def evidence(alert: HealthAlert, metrics: Mapping[str, MetricView] | None) -> Evidence | None:
     """The metric of an alert around its steps, with these marked; None where nothing was logged."""
     if not metrics or alert.metric is None or alert.metric not in metrics:
         return None
@@ -60,7 +61,9 @@ def evidence(alert: HealthAlert, metrics: Metrics | None) -> Evidence | None:
     return Evidence(alert.metric, tuple(lines), (low, high))
 
 
-def charts(alerts: tuple[HealthAlert, ...], metrics: Metrics | None, limit: int) -> list[Evidence]:
+def charts(
+    alerts: tuple[HealthAlert, ...], metrics: Mapping[str, MetricView] | None, limit: int
+) -> list[Evidence]:
     """At most `limit` charts, one a metric: those of the alerts, then what else went on in the steps of the first."""
     found: dict[str, Evidence] = {}
     for alert in alerts:
@@ -76,7 +79,7 @@ def charts(alerts: tuple[HealthAlert, ...], metrics: Metrics | None, limit: int)
     return list(found.values())
 
 
-def wall_s(alert: HealthAlert, metrics: Metrics | None) -> float | None:
+def wall_s(alert: HealthAlert, metrics: Mapping[str, MetricView] | None) -> float | None:
     """When its first step was logged, seconds since the epoch; None where the log does not say."""
     if not metrics or alert.step is None or alert.metric is None or alert.metric not in metrics:
         return None
