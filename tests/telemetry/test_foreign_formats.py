@@ -13,7 +13,7 @@ import pytest
 
 from dpo_telemetry.foreign.open import ReplayedLog, open_log
 from dpo_telemetry.foreign.read import read_foreign
-from dpo_tui.headless import replay_headless
+from dpo_tui.headless.command import replay_headless
 
 from . import foreign_logs as logs
 

@@ -14,7 +14,7 @@ from dpo_telemetry import events
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
-from dpo_tui.headless import replay_headless
+from dpo_tui.headless.command import replay_headless
 
 from .conftest import Lines
 

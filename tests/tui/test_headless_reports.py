@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dpo_tui.headless import replay_headless
+from dpo_tui.headless.command import replay_headless
 
 DATA = Path(__file__).parents[1] / "data"
 BROKEN = str(DATA / "seed-fsdp.log")

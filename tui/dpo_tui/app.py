@@ -49,7 +49,6 @@ from dpo_tui.screens.screen import RunScreen
 from dpo_tui.screens.timeline import TimelineScreen
 from dpo_tui.signs import ASCII, UNICODE, Signs
 from dpo_tui.snapshot import Snapshot
-from dpo_tui.sources import open_run
 from dpo_tui.theme import DECK, THEMES
 from dpo_tui.wants import SCREENS, ScreenName, Wants
 
@@ -173,6 +172,8 @@ class MonitorApp(App[None]):
     @on(RunsScreen.Chosen)
     async def open_chosen(self, message: RunsScreen.Chosen) -> None:
         """Open what was chosen from the list; a run that cannot be followed is said, and the list stays."""
+        from dpo_tui.sources import open_run
+
         try:
             source = await asyncio.to_thread(open_run, message.run)
         except ClickException as error:

@@ -52,6 +52,10 @@ class Attention:
         return replace(self, muted=self.muted | {code} if muted else self.muted - {code})
 
 
+UNTOUCHED = Attention()
+"""Nothing was acknowledged or muted."""
+
+
 class _Stored(msgspec.Struct):
     """The file."""
 

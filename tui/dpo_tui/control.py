@@ -13,9 +13,6 @@ from dpo_telemetry.reader.status import Status
 from dpo_telemetry.rundir.control import submit
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.text import printable
-from dpo_telemetry.wire.calls import call
-from dpo_telemetry.wire.endpoints import of_run
-from dpo_telemetry.wire.messages import ControlReply, ControlRequest
 from dpo_tui.errors import TuiError
 
 Wish = Literal["stop", "save", "evaluate"]
@@ -97,6 +94,9 @@ class LocalControl:
         attempts = self._run.attempts()
         if not attempts or attempts[-1].ended():
             return f"{printable(self._run.name)} has ended; nobody is there to answer"
+        # Sockets are imported by who has a run to ask: a replay opens sooner without them.
+        from dpo_telemetry.wire.endpoints import of_run
+
         if of_run(self._run) is None and not self._writable():
             return f"no keeper, and {printable(str(self._run.control_dir))} cannot be written by you"
         return ""
@@ -108,6 +108,10 @@ class LocalControl:
             TelemetryError: the keeper refused or did not answer in time, or its sockets cannot be trusted.
             TuiError: the request cannot be written.
         """
+        from dpo_telemetry.wire.calls import call
+        from dpo_telemetry.wire.endpoints import of_run
+        from dpo_telemetry.wire.messages import ControlReply, ControlRequest
+
         expires_s = now_s + EXPIRES_IN_S
         endpoints = of_run(self._run)
         if endpoints is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dpo_telemetry.foreign.open import ReplayedLog, open_log
 from dpo_telemetry.reader.source import Chunk, Link
+
+if TYPE_CHECKING:
+    from dpo_telemetry.foreign.open import ReplayedLog
 
 
 class LogSource:
@@ -23,6 +26,9 @@ class LogSource:
         Raises:
             TelemetryError: it cannot be read, or holds no metrics.
         """
+        # The readers of all formats take a tenth of a second to import, and a run needs none of them.
+        from dpo_telemetry.foreign.open import open_log
+
         return open_log(self._path)
 
     def poll(self) -> list[Chunk]:

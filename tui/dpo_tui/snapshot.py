@@ -11,7 +11,7 @@ from dpo_telemetry.health.findings import findings
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.reader.source import Link
 from dpo_telemetry.reader.status import Status, status_of
-from dpo_tui.attention import Attention
+from dpo_tui.attention import UNTOUCHED, Attention
 from dpo_tui.charts.chart import Ink, Line
 from dpo_tui.views.cost import Cost, take_cost
 from dpo_tui.views.logs import LogsView
@@ -92,7 +92,7 @@ class Snapshot:
     """Of every series of the run, in the order of their first appearance."""
     cost: Cost | None = None
     """What the run costs, where its profile has a price."""
-    attention: Attention = Attention()
+    attention: Attention = UNTOUCHED
     """What the user has seen of the alerts and what is muted."""
     run_id: str = ""
     """What is kept of a run beside it is kept by this; its name where it has no id."""
