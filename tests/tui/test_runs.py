@@ -20,8 +20,7 @@ from dpo_telemetry.identity import boot_id, current
 from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.rundir.live import register
-from dpo_tui import app as monitor_app
-from dpo_tui import runlist
+from dpo_tui import runlist, sources
 from dpo_tui.app import MonitorApp
 from dpo_tui.panels.runs import columns_for, run_line, titles
 from dpo_tui.runlist import Rows, RunList
@@ -391,10 +390,10 @@ async def test_what_cannot_be_opened_is_said_and_the_list_stays(
         await listed(app, pilot)
         await pilot.press("end", "enter")
         await wait_until(lambda: len(app._notifications) == 1, pilot)
-        monkeypatch.setattr(monitor_app, "open_run", refused)
+        monkeypatch.setattr(sources, "open_run", refused)
         await pilot.press("home", "enter")
         await wait_until(lambda: len(app._notifications) == 2, pilot)
-        monkeypatch.setattr(monitor_app, "open_run", Failing)
+        monkeypatch.setattr(sources, "open_run", Failing)
         await pilot.press("enter")
         await wait_until(lambda: len(app._notifications) == 3, pilot)
         await wait_until(lambda: isinstance(app.screen, RunsScreen), pilot)

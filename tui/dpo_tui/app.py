@@ -1,4 +1,4 @@
-"""The monitor: one receiving thread, one timer that draws, screens that only show snapshots."""
+"""The monitor: one receiving thread, screens that only show the snapshots that it sends."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ RUN_SCREENS: tuple[type[RunScreen], ...] = (
 
 OUR_THEMES = tuple(theme.name for theme in THEMES)
 TOASTS: dict[Severity, SeverityLevel] = {"critical": "error", "warning": "warning", "info": "information"}
-FRAMES_PER_S = 5
-RECEIVE_EVERY_S = 0.2
+RECEIVE_EVERY_S = 0.5
+"""Each look is drawn: more often costs a core, and nobody reads faster. Keys are answered at once."""
 
 
 class MonitorApp(App[None]):
@@ -129,7 +129,6 @@ class MonitorApp(App[None]):
             self.say(self._settings_problem, "warning")
         if self._first is not None:
             self._follow(*self._first)
-        self.set_interval(1 / FRAMES_PER_S, self.draw_frame)
 
     def _maker(self, kind: type[RunScreen]) -> Callable[[], RunScreen]:
         if kind is RunsScreen:
@@ -189,24 +188,22 @@ class MonitorApp(App[None]):
         receiver = Receiver(source, name, self._clock, wants)
         try:
             while not worker.is_cancelled:
+                wants.changed.clear()
                 snapshot = receiver.receive()
                 self.post_message(Received(snapshot, wants))
                 if snapshot.reading is None:
                     wants.changed.wait(RECEIVE_EVERY_S)
-                wants.changed.clear()
         finally:
             receiver.close()
 
     @on(Received)
     def keep_snapshot(self, message: Received) -> None:
-        """The first snapshot is drawn at once, later ones with the next frame."""
+        """Draw it, unless another run was opened meanwhile."""
         if message.wants is not self.wants:
             return
-        first = self.snapshot is None
         self.snapshot = self._attending.receive(message.snapshot)
         self._asking.see(message.snapshot)
-        if first:
-            self.draw_frame()
+        self.draw_frame()
 
     @on(Attended)
     def keep_attention(self, message: Attended) -> None:
@@ -214,6 +211,7 @@ class MonitorApp(App[None]):
         self._attending.keep(message.attention)
         if self.snapshot is not None:
             self.snapshot = replace(self.snapshot, attention=message.attention)
+            self.draw_frame()
 
     def tell_terminal(self, note: Note) -> None:
         """Notify outside the window, between two frames, and in it."""
@@ -246,7 +244,7 @@ class MonitorApp(App[None]):
     def draw_frame(self) -> None:
         """Hand the newest snapshot to the screens that show one."""
         if self.snapshot is None or self.snapshot is self.drawn or not self.is_running:
-            return  # at the end the widgets of a screen go before this timer does
+            return  # at the end the widgets of a screen go before the last snapshot comes
         for screen in self.screen_stack:
             if isinstance(screen, RunScreen) and screen.ready:
                 screen.show(self.snapshot)

@@ -17,6 +17,8 @@ from dpo_tui.wants import Wants
 
 Clock = Callable[[], float]
 
+MUCH_BYTES = 1 << 18
+"""Who found so much is behind and looks again at once; less is what a large run writes between two looks."""
 OVERVIEW_LINES = 200
 OVERVIEW_LOOK_BYTES = 1 << 16
 
@@ -83,9 +85,11 @@ class Receiver:
         grown = self._opening.share is not None
         if grown and self._opening.go_on():
             return True
-        while chunks := self.source.poll():
+        behind = True
+        while behind and (chunks := self.source.poll()):
             self.model.apply(chunks)
             grown = True
+            behind = sum(len(chunk.data) for chunk in chunks) >= MUCH_BYTES
         return grown
 
     def close(self) -> None:
