@@ -26,6 +26,7 @@ import transformers
 from tests.health.generator.astray import ASTRAY
 from tests.health.generator.case import Case
 from tests.health.generator.healthy import HEALTHY
+from tests.health.generator.published import PUBLISHED
 from tests.health.generator.slow import SLOW
 from tests.health.generator.still import STILL
 from tests.health.generator.training import Rows
@@ -34,7 +35,7 @@ from tests.health.generator.written import WRITTEN
 
 CORPUS = Path(__file__).parent / "corpus"
 LABELS = CORPUS / "labels.json"
-CASES = (*HEALTHY, *STILL, *SLOW, *UNSTABLE, *ASTRAY, *WRITTEN)
+CASES = (*HEALTHY, *STILL, *SLOW, *UNSTABLE, *ASTRAY, *WRITTEN, *PUBLISHED)
 MAX_ROWS = 160
 SIGNIFICANT_DIGITS = 6
 NOT_KEPT = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,17 @@ def diagnosed(
     for table in (train, evaluation):
         diagnosis.feed(table.rows(table.effective_rows()))
     return diagnosis
+
+
+def live(rows: Sequence[Row], *, every: int = 1, context: Context | None = None) -> Iterator[Diagnosis]:
+    """The diagnosis after each row of a log, as a live run is looked at; rows are `every` steps apart."""
+    table, diagnosis = Table(), Diagnosis(context or Context())
+    for at, row in enumerate(rows):
+        table.append(1 + at * every, row.items())
+    order = table.effective_rows()
+    for at in range(len(order)):
+        diagnosis.feed(table.rows(order[at : at + 1]))
+        yield diagnosis
 
 
 def alarms(diagnosis: Diagnosis) -> list[str]:

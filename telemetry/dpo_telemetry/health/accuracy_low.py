@@ -25,8 +25,13 @@ NEEDED = ("rewards/accuracies", "rewards/margins", "rewards/chosen")
 
 FIRST_STEP = 1
 """The row of this step is computed before the first update."""
+ERRORS = 2
+"""Standard errors above the mean that still have to be low: every row looks again."""
+LONG_WINDOWS = 12
+"""The long window holds so many times the rows of the short one: over 480 single pairs two standard errors
+of a coin toss are less than what lies between one half and the threshold."""
 RECOVERED = 0.05
-"""Accuracy above the threshold at which the alert is taken back."""
+"""Accuracy above the threshold at which the alert is taken back, if its standard error leaves it above as well."""
 
 
 class AccuracyLow(Rule):
@@ -39,13 +44,13 @@ class AccuracyLow(Rule):
     def __init__(self, context: Context) -> None:
         limits = context.thresholds
         self._low, self._moved = limits.low_accuracy, limits.moved_reward
-        self._rows = limits.accuracy_rows
         self._settled = Settled()
-        self._pace, self._accuracy = Pace(self._rows), Spread(self._rows)
-        self._margin, self._reward = Mean(self._rows), Mean(self._rows)
+        self._windows = [
+            (Pace(rows), Spread(rows), Mean(rows), Mean(rows), Latch())
+            for rows in (limits.accuracy_rows, LONG_WINDOWS * limits.accuracy_rows)
+        ]
         self._foreign_reward = limits.reference_warning_reward
         self._comparable = True
-        self._latch = Latch()
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows."""
@@ -62,19 +67,21 @@ class AccuracyLow(Rule):
             return
         steps, settled, margin = steps[judged], settled[judged], margin[judged]
         reward = np.abs(chosen[judged]) + np.abs(margin)
-        widths = self._pace.feed(steps)
-        mean, error = self._accuracy.feed(accuracy[judged], widths)
-        reward, margin = self._reward.feed(reward, widths), self._margin.feed(margin, widths)
-        on = (settled >= widths) & (reward >= self._moved) & (mean + error <= self._low)
-        off = mean > self._low + RECOVERED
-        evidence = {"accuracy": mean, "standard_error": error, "margin": margin}
-        self._latch.feed(steps, on, off, evidence)
+        for pace, spread, rewards, margins, latch in self._windows:
+            widths = pace.feed(steps)
+            mean, error = spread.feed(accuracy[judged], widths)
+            on = (settled >= widths) & (rewards.feed(reward, widths) >= self._moved)
+            on &= mean + ERRORS * error <= self._low
+            off = mean - error > self._low + RECOVERED
+            evidence = {"accuracy": mean, "standard_error": error, "margin": margins.feed(margin, widths)}
+            latch.feed(steps, on, off, evidence)
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""
-        seen = self._latch
-        if not seen.active or not self._comparable:
+        raised = [latch for *_, latch in self._windows if latch.active]
+        if not raised or not self._comparable:
             return []
+        seen = raised[0]
         accuracy = seen.evidence["accuracy"]
         return [
             HealthAlert(

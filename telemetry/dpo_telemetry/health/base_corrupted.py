@@ -19,6 +19,8 @@ loss of twice the entropy that does not fall is a model that is sure of what is 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dpo_telemetry.health.alerts import HealthAlert
@@ -44,6 +46,8 @@ FIRST_STEPS = 5
 RATIO_GROWTH = 1.5
 """Factor by which the ratio grows when it is training that drives log-probs down."""
 MOST_ACCUMULATION_STEPS = 256
+BF16 = 2.0**-8
+"""Relative error of a sum that was kept in bf16."""
 WINDOW_ROWS = 10
 """Rows over which loss and entropy are compared."""
 SURE_AND_WRONG = 2.0
@@ -179,6 +183,14 @@ class BaseCorrupted(Rule):
         if any(start is not None and abs(loss - start) <= CLOSE * start for start in starts):
             return True
         steps = round(loss / LN2)
-        return steps <= MOST_ACCUMULATION_STEPS and abs(loss - steps * LN2) <= 0.01 * LN2 * max(
-            1.0, steps / 16
+        close = max(
+            0.01 * LN2 * max(1.0, steps / 16),
+            BF16 * loss if self._expected() == LN2 and self._in_bf16() else 0.0,
         )
+        return steps <= MOST_ACCUMULATION_STEPS and abs(loss - steps * LN2) <= close
+
+    def _in_bf16(self) -> bool:
+        """Whether the first losses, printed with four decimals, lie on bf16's grid."""
+        grids = [2.0 ** (math.floor(math.log2(max(loss, LN2))) - 7) for loss in self._losses.values]
+        pairs = zip(self._losses.values, grids, strict=True)
+        return all(abs(loss - round(loss / grid) * grid) <= 1e-4 for loss, grid in pairs)

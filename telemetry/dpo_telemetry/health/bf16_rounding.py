@@ -3,10 +3,12 @@
 bf16 keeps 8 bits of mantissa, so its grid at |x| in [2^k, 2^(k+1)) is 2^(k-7): 0.0039 near 0.69,
 4 at 512 to 1,024. A margin is beta times a difference of log-probs, so with rounded log-probs
 nothing below beta times the grid can be seen; what is logged as a margin then is noise of that
-size around 0, which is why means over some rows are held against it. The grid is read off the
-log: the largest power of two of which all logged log-probs are multiples (an average over n rows
-makes it n times finer). A log that prints four significant digits (transformers 5 on stdout) has
-a grid of its own, which must not pass for that of bf16.
+size around 0, which is why means over some rows are held against it: four roundings, each uniform
+over one step, leave a margin with a standard deviation of 1/sqrt(3) steps times beta. A margin once
+seen above the grid stays seen, so that the severity changes once at most while the grid is the same.
+The grid is read off the log: the largest power of two of which all logged log-probs are multiples
+(an average over n rows makes it n times finer). A log that prints four significant digits
+(transformers 5 on stdout) has a grid of its own, which must not pass for that of bf16.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ LOGPS = ("logps/chosen", "logps/rejected")
 MIN_VALUES = 2
 """One value alone can be a round number by chance."""
 MARGIN_ROWS = 10
-"""Rows over whose mean a margin is told from the noise of rounding; fewer rows are taken singly."""
+"""Rows over whose mean a margin is told from the noise of rounding."""
+FEW_ROWS = 5
+"""First rows whose mean tells as well; one over fewer has to be as many of its standard errors above 0."""
 FINEST = 2.0**-16
 PROBED_VALUES = 64
 """Values that show most logs to lie on no grid before all of them are looked at."""
@@ -66,7 +70,7 @@ class Bf16Rounding(Rule):
                     self._seen.add(steps[kept])
         _, (margins,) = aligned(rows, "rewards/margins")
         means = np.abs(self._margin.feed(margins))
-        self._first.feed(np.abs(margins))
+        self._first.feed(margins)
         self._largest_mean = max(self._largest_mean, float(means[np.isfinite(means)].max(initial=0.0)))
 
     def alerts(self) -> list[HealthAlert]:
@@ -78,7 +82,7 @@ class Bf16Rounding(Rule):
         if grid < self._min_grid or self._chance(grid) > MAX_CHANCE:
             return []
         smallest = self._beta * grid
-        margin = self._largest_mean if self._first.full else max(self._first.values, default=0.0)
+        margin = max(self._largest_mean, self._largest_first_mean())
         hides = smallest > margin
         return [
             HealthAlert(
@@ -107,6 +111,13 @@ class Bf16Rounding(Rule):
         self._largest = max(self._largest, float(np.abs(values).max()))
         self._smallest = min(self._smallest, float(np.abs(values).min()))
         self._printed = self._printed and _all_printed(values[:PROBED_VALUES]) and _all_printed(values)
+
+    def _largest_first_mean(self) -> float:
+        """Largest mean of the first rows, those over fewer than `FEW_ROWS` shrunk as their error is wider."""
+        margins = np.array(self._first.values)
+        rows = np.arange(1, len(margins) + 1)
+        means = np.abs(np.add.accumulate(margins) / rows) * np.sqrt(np.minimum(rows / FEW_ROWS, 1.0))
+        return float(means.max(initial=0.0))
 
     def _chance(self, grid: float) -> float:
         """How likely printed digits are to be multiples of `grid`; 0 for values in full precision."""

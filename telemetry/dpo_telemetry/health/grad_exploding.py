@@ -23,6 +23,8 @@ CODE = "grad_exploding"
 FIRST_ROWS = 5
 """Rows of which the least stands for the start: a high learning rate may blow up at the second."""
 WINDOW_ROWS = 10
+CALM_ROWS = 15
+"""Rows without a large gradient after which the alert is taken back."""
 LONG_ROWS = 20
 ALWAYS_SHARE = 0.7
 """Share of large gradients in the long window that goes for all of them."""
@@ -41,7 +43,7 @@ class GradExploding(Rule):
         limits = context.thresholds
         self._limit, self._growth = limits.exploding_grad_norm, limits.exploding_growth
         self._share = limits.exploding_share
-        self._large = Trailing(WINDOW_ROWS)
+        self._large, self._any = Trailing(WINDOW_ROWS), Trailing(CALM_ROWS)
         self._start = First(FIRST_ROWS)
         self._latch = Latch()
         self._always, self._loss, self._first_loss = Trailing(LONG_ROWS), Trailing(LONG_ROWS), First(1)
@@ -59,7 +61,8 @@ class GradExploding(Rule):
         base = min(self._start.values)
         large = known & (norm > self._limit) & (norm > self._growth * base)
         share = self._large.feed(large.astype(np.float64))
-        self._latch.feed(steps, share >= self._share, share <= 0, {"grad_norm": norm, "share": share})
+        calm = self._any.feed(large.astype(np.float64)) <= 0
+        self._latch.feed(steps, share >= self._share, calm, {"grad_norm": norm, "share": share})
         self._watch_losses(rows)
 
     def _watch_losses(self, rows: Rows) -> None:

@@ -62,7 +62,9 @@ class LabelsSwapped(Rule):
         widths = self._pace.feed(steps)
         mean, error = self._accuracy.feed(accuracy[moved], widths)
         margins = self._margin.feed(margin[moved], widths)
-        on = (mean <= self._low) & (mean + STANDARD_ERRORS * error < 0.5)
+        # An accuracy of one half scatters more than the low one that was seen: p (1 - p) is largest there.
+        spread = np.sqrt(np.maximum(mean * (1 - mean), np.finfo(np.float64).tiny))
+        on = (mean <= self._low) & (mean + STANDARD_ERRORS * error * 0.5 / spread < 0.5)
         on &= margins <= -self._sunk
         self._train.feed(steps, on, mean >= 0.5, {"accuracy": mean, "margin": margins})
         if len(mean) and np.isfinite(mean[-1]):

@@ -35,6 +35,8 @@ LENGTHS = (
 """Names under which trainers log the mean length of both sides, in tokens."""
 LOGPS = ("logps/chosen", "logps/rejected")
 FIRST_ROWS = 10
+EARLIEST_ROWS = 3
+"""Rows among them that training can hardly have changed, even where each sums up many steps."""
 LEAST_NATS = 1e-3
 """Log-probs nearer to 0 are those of empty completions, and no length."""
 SAME_SIDE = 0.9
@@ -92,6 +94,9 @@ class LengthBias(Rule):
                     self._alert(names[0], latch.evidence["length_ratio"], seen, "by their logged lengths")
                 ]
         ratio, sides = self._first.median, np.sign(self._first.values)
+        earliest = self._first.values[:EARLIEST_ROWS]
+        if not earliest or np.median(earliest) * np.sign(ratio) < self._limit:
+            return []
         if not self._first.full or abs(ratio) < self._limit or abs(sides.mean()) < 2 * SAME_SIDE - 1:
             return []
         return [self._alert(LOGPS[0], math.exp(ratio), seen, "by their first log-probs")]

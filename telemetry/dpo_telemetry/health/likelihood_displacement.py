@@ -61,15 +61,22 @@ class LikelihoodDisplacement(Rule):
             evidence = {"reward_chosen": chosen, "reward_rejected": rejected}
             self._falling.feed(steps, on, chosen > -self._moved / 2, evidence)
             start = self._start()
-            on &= (logps <= self._factor * start) & (logps <= start - self._least_nats)
+            on &= (logps <= self._factor * start) & (logps <= self._lowest_start() - self._least_nats)
             off = (logps > (1 + self._factor) / 2 * start) | (chosen > -self._moved / 2)
             self._collapsed.feed(steps, on, off, {"logps_chosen": logps, "start": np.full(len(logps), start)})
 
     def _start(self) -> float:
         """Log-prob of the first rows that had hardly been changed; NaN when there is none."""
-        pairs = zip(self._first.values, self._first_reward.values, strict=True)
-        unmoved = [logps for logps, reward in pairs if abs(reward) <= UNMOVED_REWARD]
+        unmoved = self._unmoved()
         return float(np.median(unmoved)) if unmoved else float("nan")
+
+    def _lowest_start(self) -> float:
+        """The lowest of them: with one pair a batch they differ as much as the lengths of answers do."""
+        return min(self._unmoved(), default=float("nan"))
+
+    def _unmoved(self) -> list[float]:
+        pairs = zip(self._first.values, self._first_reward.values, strict=True)
+        return [logps for logps, reward in pairs if abs(reward) <= UNMOVED_REWARD]
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""

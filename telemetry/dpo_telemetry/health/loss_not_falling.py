@@ -21,6 +21,10 @@ CODE = "loss_not_falling"
 
 LONG_WINDOWS = 8
 """The long window holds so many times the rows of the short one, for noisy losses."""
+ERRORS, NOISY_ERRORS = 2, 4
+"""Standard errors that a mean has to stand above; more where they are wider than what is to be told apart:
+every row looks again, and among many looks at single pairs some are far off.
+"""
 FALLEN = 0.9
 """A run whose mean loss was once below this share of ln 2 had learned something; others tell what came."""
 START_TOLERANCE = 0.05
@@ -67,8 +71,10 @@ class LossNotFalling(Rule):
             least = np.fmin.accumulate(np.append(self._least[at], mean))[1:]
             self._least[at] = float(least[-1])
             on = enough & (least >= FALLEN * LN2) & (settled >= widths) & (mean >= LN2 - self._tolerance)
-            on &= mean - 2 * error >= LN2 - 2 * self._tolerance
-            latch.feed(steps, on, mean < LN2 - 2 * self._tolerance, {"loss": mean, "standard_error": error})
+            errors = np.where(error <= 2 * self._tolerance, ERRORS, NOISY_ERRORS)
+            on &= mean - errors * error >= LN2 - 2 * self._tolerance
+            off = mean + error < LN2 - 2 * self._tolerance
+            latch.feed(steps, on, off, {"loss": mean, "standard_error": error})
 
     def alerts(self) -> list[HealthAlert]:
         """At most one alert."""

@@ -20,7 +20,7 @@ import numpy as np
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.kind import SUPERVISED
 from dpo_telemetry.health.rule import Context, Rule
-from dpo_telemetry.health.windows import First, Latch, Trailing, aligned, figures
+from dpo_telemetry.health.windows import LARGEST, First, Latch, Pace, Trailing, aligned, figures
 from dpo_telemetry.series.columns import Floats, Ints, Rows
 
 CODE = "loss_spike"
@@ -32,6 +32,8 @@ THROWN_ROWS = 8
 """Rows before and behind a jump of the log-probs."""
 THROWN_LOGPS = 1.8
 """Factor by which log-probs jump when an update throws the policy away."""
+THROWN_ERRORS = 5
+"""Standard errors by which log-probs have to jump: those of single pairs differ as their lengths do."""
 THROWN_LOSS = 1.3
 """Factor by which the mean loss climbs with it."""
 SCATTER_ROWS, SCATTER_BEFORE_ROWS = 16, 32
@@ -53,6 +55,8 @@ USUAL_SHARE = 0.05
 """Share of rows this high above which they belong to the noise of the run, as with one pair a batch."""
 NEAR_ROWS = 16
 """Rows among which spikes have to gather."""
+LEAST_SPIKES = 2
+"""Rows of them at least, where each sums up several steps."""
 
 
 class LossSpike(Rule):
@@ -65,7 +69,7 @@ class LossSpike(Rule):
     def __init__(self, context: Context) -> None:
         limits = context.thresholds
         self._deviations, self._factor = limits.spike_deviations, limits.spike_factor
-        self._share = limits.spike_rows / NEAR_ROWS
+        self._pace = Pace(limits.spike_rows, LEAST_SPIKES)
         self._rest = np.empty(0)
         self._high, self._high_rows, self._near_high = 0.0, 0, Trailing(NEAR_ROWS)
         self._before = np.full(ROWS_BEFORE, np.inf)
@@ -75,7 +79,8 @@ class LossSpike(Rule):
         self._highest, self._spikes = 0.0, 0
         self._thrown = Latch()
         self._short, self._double = (
-            {name: Trailing(rows) for name in ("loss", "logps")} for rows in (THROWN_ROWS, 2 * THROWN_ROWS)
+            {name: Trailing(rows) for name in ("loss", "logps", "squares")}
+            for rows in (THROWN_ROWS, 2 * THROWN_ROWS)
         )
         self._scattered = Latch()
         rows = SCATTER_ROWS + SCATTER_BEFORE_ROWS
@@ -96,7 +101,8 @@ class LossSpike(Rule):
         if spiked.any():
             self._highest = max(self._highest, float(loss[spiked].max()))
             self._spikes += int(np.count_nonzero(spiked))
-        self._latch.feed(steps, spiked & (share >= self._share), None, {"level": levels, "loss": loss})
+        enough = share * NEAR_ROWS >= self._pace.feed(steps)
+        self._latch.feed(steps, spiked & enough, None, {"level": levels, "loss": loss})
         self._watch_scatter(steps, loss)
         self._watch_jumps(rows)
 
@@ -181,12 +187,19 @@ class LossSpike(Rule):
         if len(steps) == 0:
             return
         self._first.feed(loss)
-        values = {"loss": loss, "logps": logps}
+        logps = np.maximum(logps, -LARGEST)
+        values = {"loss": loss, "logps": logps, "squares": np.square(logps / LARGEST)}
         after = {name: self._short[name].feed(column) for name, column in values.items()}
         before = {name: 2 * self._double[name].feed(column) - after[name] for name, column in values.items()}
         level = self._logged + np.arange(1, len(steps) + 1) >= LEVEL_ROWS
         self._logged += len(steps)
+        variances = [
+            np.maximum(part["squares"] * LARGEST**2 - np.square(part["logps"]), 0.0)
+            for part in (before, after)
+        ]
+        errors = np.sqrt(sum(variances) / (THROWN_ROWS - 1))
         on = level & (after["logps"] <= THROWN_LOGPS * before["logps"])
+        on &= before["logps"] - after["logps"] >= THROWN_ERRORS * errors
         on &= (after["loss"] >= THROWN_LOSS * before["loss"]) & (after["loss"] >= self._first.median)
         evidence = {"level": before["loss"], "loss": after["loss"], "logps_before": before["logps"]}
         self._thrown.feed(steps, on, None, {**evidence, "logps": after["logps"]})

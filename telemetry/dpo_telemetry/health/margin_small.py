@@ -15,7 +15,7 @@ import numpy as np
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.kind import DPO
 from dpo_telemetry.health.rule import Context, Rule
-from dpo_telemetry.health.windows import Latch, Mean, Pace, Settled, aligned, beside
+from dpo_telemetry.health.windows import Latch, Mean, Pace, Settled, Spread, aligned, beside
 from dpo_telemetry.series.columns import Rows
 
 CODE = "margin_small"
@@ -23,6 +23,8 @@ CODE = "margin_small"
 NEEDED = ("rewards/accuracies", "rewards/margins")
 GROWTH, SMALL_GROWTH = 1.5, 2.0
 """Factor from window to window at which a margin is on its way; below half the threshold it needs more."""
+GROWTH_ERRORS = 2
+"""Standard errors of the mean within which it may have grown."""
 LATE_EPOCH = 0.5
 """Share of the data behind which a margin below half the threshold is small, on its way or not."""
 SURELY, NEARLY = 1.3, 0.8
@@ -44,7 +46,7 @@ class MarginSmall(Rule):
         self._small, self._accurate = limits.small_margin, limits.small_margin_accuracy
         self._settled = Settled()
         rows = limits.window_rows
-        self._pace, self._margin, self._accuracy = Pace(rows), Mean(rows), Mean(rows)
+        self._pace, self._margin, self._accuracy = Pace(rows), Spread(rows), Mean(rows)
         self._both = Mean(2 * rows)
         self._latch = Latch()
 
@@ -55,11 +57,12 @@ class MarginSmall(Rule):
             return
         settled = self._settled.feed(beside(rows, "learning_rate", *NEEDED))
         widths = self._pace.feed(steps)
-        mean, right = self._margin.feed(margin, widths), self._accuracy.feed(accuracy, widths)
+        mean, error = self._margin.feed(margin, widths)
+        right = self._accuracy.feed(accuracy, widths)
         before = 2 * self._both.feed(margin, 2 * widths) - mean
         growth = np.where(mean > self._small / 2, GROWTH, SMALL_GROWTH)
         late = beside(rows, "epoch", *NEEDED) >= LATE_EPOCH
-        grows = ~(mean <= growth * before) & ~(late & (mean <= self._small / 2))
+        grows = ~(mean + GROWTH_ERRORS * error <= growth * before) & ~(late & (mean <= self._small / 2))
         on = (
             (settled >= np.where(late, widths, 2 * widths))
             & (right >= self._accurate)

@@ -4,8 +4,10 @@ A loss or gradient that is not finite is the real thing: the update it belongs t
 the weights behind it are NaN unless something skipped it. fp16 ends at 65,504, bf16 at 3e38, so
 logits that overflow in one do not in the other (trl#878). A metric's NaN beside a finite loss is
 a mean over no positions or over masked infinities (trl#2435) and says nothing of the model: a
-warning, never critical. An infinite or NaN gradient norm in the first rows of a run that goes on
-well is a loss scaler finding its scale (fp16): the step was skipped, which is a note.
+warning, never critical. Infinite or NaN gradient norms in the first rows are a loss scaler finding
+its scale (fp16 starts at 2^16 and halves it until nothing overflows): the step was skipped, which is
+a note. What tells it from the real thing is the loss: weights that took such an update make the next
+loss NaN, and one of exactly 0 has lost its graph.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ VITAL = ("loss", "grad_norm", "eval_loss")
 """Metrics whose NaN is the model's and not the metric's."""
 SCALER_ROWS = 10
 """Rows within which a loss scaler finds its scale."""
-RECOVERED_ROWS = 10
-"""Finite gradients in a row after which the scaler has found it."""
+SCALER_STREAK = 5
+"""So many bad gradients in a row, from 2^16 down to 2^11, are a scaler's; more without a good one are not."""
 
 
 class NonFinite(Rule):
@@ -38,9 +40,12 @@ class NonFinite(Rule):
     def __init__(self, context: Context) -> None:
         self._seen: dict[str, Sighting] = {}
         self._gradients = self._last_bad_gradient = 0
+        self._lost = False
 
     def feed(self, rows: Rows) -> None:
         """Look at the next rows."""
+        if "loss" in rows.columns:
+            self._lost |= bool((rows.present["loss"] & (rows.columns["loss"] == 0)).any())
         for name, values in rows.columns.items():
             bad = rows.present[name] & ~np.isfinite(values)
             if bad.any():
@@ -71,8 +76,7 @@ class NonFinite(Rule):
             count=seen.count,
             message=f"{name} is not finite, {times}, first at step {seen.first_step}",
             advice="Stop, go back to the last good checkpoint, lower the learning rate, and look at the"
-            " samples"
-            " of that step; fp16 overflows where bf16 does not."
+            " samples of that step; fp16 overflows where bf16 does not."
             if vital
             else "Loss and gradient decide: while they are finite this is a mean over no positions or over"
             " masked infinities, so look for empty completions first.",
@@ -81,8 +85,8 @@ class NonFinite(Rule):
         )
 
     def _scaled(self) -> bool:
-        """Whether only first gradients were bad, all is well since, and no loss ever was."""
-        well = self._gradients - self._last_bad_gradient >= RECOVERED_ROWS
-        return (
-            well and self._last_bad_gradient <= SCALER_ROWS and not self._seen.keys() & {"loss", "eval_loss"}
-        )
+        """Whether only first gradients were bad, and losses went on as if nothing had been."""
+        lost = self._lost or bool(self._seen.keys() & {"loss", "eval_loss"})
+        recovered = self._last_bad_gradient < self._gradients
+        soon = self._last_bad_gradient <= (SCALER_ROWS if recovered else SCALER_STREAK)
+        return soon and not lost

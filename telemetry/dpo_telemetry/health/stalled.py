@@ -9,10 +9,11 @@ quarter are wrong is 0.56), so a plateau counts on pairs that were seen before; 
 where it was reached early in the run, and either next to nothing had been learned by then or
 nearly all pairs are right: the logistic loss of separable pairs has no finite minimum, so their
 margins grow as long as anything is updated. Where noise leaves it open whether margins grow, the
-rule says nothing. And nothing moves at all: an optimizer that still steps moves something: rewards, entropy or logits
-drift even where the loss has converged. Where, with the learning rate up, none of a handful of them
-moves between one part of the run and the next by more than its standard error allows, updates are
-skipped.
+rule says nothing; nor where the loss is least as it is, that is, where margins of any other scale
+would raise it: noisy labels and label smoothing hold margins where they are. And nothing moves at
+all: an optimizer that still steps moves something: rewards, entropy or logits drift even where the
+loss has converged. Where, with the learning rate up, none of a handful of them moves between one
+part of the run and the next by more than its standard error allows, updates are skipped.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ DRIFT_METRICS = 5
 """Least number of them that has to be logged."""
 LOOKS, UNSEEN = 2, 4
 """Looks in a row that have to agree before an alert is raised, and before it is taken back."""
+AT_SCALE = 0.25
+"""Share of the margin by which the loss lies below its start where larger margins would not lower it further.
+
+With pairs of margin x, softplus(-s x) = ln 2 - s x / 2 + (s x)^2 / 8 in the mean, as long as margins are
+moderate. That is least at the scale s = 1 where mean x^2 = 2 mean x, and there the loss is ln 2 - mean x / 4.
+"""
 ARRIVED = 0.2
 """Share of its start below which a loss has little left to fall."""
 
@@ -254,6 +261,8 @@ def _plateau(history: History, limits: Thresholds, start: float) -> dict[str, fl
     little_learned = loss >= limits.stalled_loss_share * start and accuracy <= limits.stalled_accuracy
     would_grow = seen_again or (stopped_early and (accuracy >= SEPARABLE or little_learned))
     stands = margin >= limits.moved_reward and growth <= limits.stalled_growth * margin
+    if loss >= start - AT_SCALE * margin:
+        return None
     if not (
         would_grow and moved and stands and min(share, before[4]) >= STILL_UP and loss >= ARRIVED * start
     ):

@@ -146,20 +146,20 @@ def _picked(sums: Floats, widths: Ints) -> Floats:
 class Pace:
     """Rows that a window needs to hold `width` steps, where each row may sum up several."""
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(self, width: int, least: int = SHORT_ROWS) -> None:
+        self._width, self._least = width, least
         self._first_step: int | None = None
         self._rows = 0
 
     def feed(self, steps: Ints) -> Ints:
-        """Look at rows in order, shape (n,): the rows of each row's window, from `SHORT_ROWS` to `width`."""
+        """Look at rows in order, shape (n,): the rows of each row's window, from `least` to `width`."""
         if self._first_step is None and len(steps):
             self._first_step = int(steps[0])
         index = np.maximum(self._rows + np.arange(len(steps)), 1)
         self._rows += len(steps)
         steps_a_row = np.maximum((steps - (self._first_step or 0)) / index, 1.0)
         rows = np.ceil(self._width / steps_a_row).astype(np.int64)
-        return np.maximum(rows, min(self._width, SHORT_ROWS))
+        return np.maximum(rows, min(self._width, self._least))
 
 
 class First:
