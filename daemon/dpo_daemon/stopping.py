@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import signal
 import time
@@ -29,7 +28,9 @@ def ask_to_stop(run: RunDirectory, attempt: Attempt) -> None:
         DaemonError: the request cannot be written.
     """
     try:
-        control.submit(run, "stop", issuer=f"dpo-daemon stop ({getpass.getuser()})", attempt=attempt.number)
+        control.submit(
+            run, "stop", issuer=f"dpo-daemon stop ({identity.user_name()})", attempt=attempt.number
+        )
     except OSError as error:
         raise DaemonError(f"{run.control_dir}: the request cannot be written: {error.strerror}") from None
 

@@ -54,6 +54,19 @@ def step_time(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{number(seconds, 3)} s"
 
 
+def clock_text(wall_s: float, form: str = "%H:%M:%S") -> str:
+    """A wall clock time in the time of this place; empty where no calendar reaches it.
+
+    Args:
+        wall_s: seconds since the epoch; of a log, so any number.
+        form: as `time.strftime` takes it.
+    """
+    try:
+        return time.strftime(form, time.localtime(wall_s))
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
 def ago(wall_s: float) -> str:
     """How long ago a wall clock time was."""
     return f"{duration(time.time() - wall_s)} ago"

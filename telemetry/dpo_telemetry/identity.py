@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import uuid
@@ -72,6 +73,14 @@ def of_pid(pid: int) -> ProcessIdentity:
         psutil.NoSuchProcess: there is no such process.
     """
     return ProcessIdentity(boot_id(), pid, psutil.Process(pid).create_time())
+
+
+def user_name() -> str:
+    """Who runs this process; `uid N` for one that the host has no name for, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def host_name() -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from dpo_telemetry.figures import duration, number, size, step_time
+import pytest
+
+from dpo_telemetry.figures import clock_text, duration, number, size, step_time
 
 
 def test_numbers_keep_four_digits_and_never_lie_about_being_finite() -> None:
@@ -25,3 +27,9 @@ def test_durations_show_two_units() -> None:
         "8 s", "2 m 05 s", "3 h 10 m", "2 d 04 h", "n/a",
     ]  # fmt: skip
     assert [step_time(seconds) for seconds in (0.24, 6.8, None)] == ["240 ms", "6.80 s", "n/a"]
+
+
+@pytest.mark.parametrize("wall_s", [1e300, -1e300, math.inf, math.nan])
+def test_a_clock_out_of_every_calendar_is_no_text(wall_s: float) -> None:
+    assert clock_text(wall_s, "%Y-%m-%d") == ""
+    assert clock_text(1e9, "%Y") == "2001"

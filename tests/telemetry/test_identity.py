@@ -53,3 +53,10 @@ def test_there_is_no_identity_of_a_pid_that_is_not_there() -> None:
 def test_a_host_name_is_safe_in_a_file_name(monkeypatch: pytest.MonkeyPatch, name: str, safe: str) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: name)
     assert identity.host_name() == safe
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
+    assert identity.user_name() == "uid 3999999999"

@@ -183,7 +183,7 @@ def test_an_index_of_another_state_is_not_taken(
         case "profile":
             (large_run.attempt(2).path / "profile.toml").write_text("[loss]\nbeta = 0.3\n")
         case "rules":
-            monkeypatch.setattr(index, "rules_digest", lambda: b"another")
+            monkeypatch.setattr(index, "code_digest", lambda: b"another")
     assert index.load(Backlog(large_run)) is None
 
 
@@ -227,3 +227,48 @@ def test_an_index_that_is_given_up_leaves_nothing(large_run: RunDirectory) -> No
     writer.add(next(backlog.chunks()))
     writer.give_up()
     assert list((Path(platformdirs.user_cache_dir(APP_NAME)) / "runs").iterdir()) == []
+
+
+def test_bytes_that_are_no_text_pass_through_processes_and_index(
+    new_run: NewRun, small_stretches: None
+) -> None:
+    run, lines = new_run(), Lines()
+    append(run, file_of(lines, {7: b'{"k":"phase","message":"\xff\xfe"}\n', 500: b"\xc3\x28\n"}))
+    end(run)
+    assert seen(opened(run)) == seen(read(run))
+    kept(run)
+    assert without_rules(restored(run)) == without_rules(read(run))
+
+
+def test_while_an_attempt_lives_a_page_that_has_not_arrived_ends_the_backlog(
+    new_run: NewRun, small_stretches: None
+) -> None:
+    run, lines = new_run(), Lines()
+    whole = file_of(lines)
+    hole = len(whole) - 3000
+    file = run.attempt(1).event_file("rank-00000")
+    file.write_bytes(whole[:hole] + bytes(1000) + whole[hole + 1000 :])
+    backlog = Backlog(run)
+    assert max(stretch.end for stretch in backlog.stretches) <= hole
+    model = opened(run)
+    file.write_bytes(whole)
+    source = DirectorySource(run)
+    source.skip_to(model.offsets())
+    model.apply(source.poll())
+    assert seen(model) == seen(read(run))
+
+
+def test_two_windows_that_keep_the_same_run_do_not_mix_what_they_write(large_run: RunDirectory) -> None:
+    backlog = Backlog(large_run)
+    first, second = index.IndexWriter(backlog), index.IndexWriter(Backlog(large_run))
+    chunks = list(backlog.chunks())
+    for chunk in chunks:
+        first.add(chunk)
+    second.add(chunks[0])
+    first.finish([])
+    second.give_up()
+    assert without_rules(restored(large_run)).keys()
+    assert (
+        restored(large_run).series.effective("loss").values.tolist()
+        == read(large_run).series.effective("loss").values.tolist()
+    )

@@ -397,6 +397,15 @@ def test_recorded_alerts_stand_beside_those_of_the_rules_once_each(lines: Lines)
     ]
 
 
+def test_what_a_process_told_of_an_attempt_is_history_in_the_next(lines: Lines) -> None:
+    oom = lines.event(events.Alert(**lines.stamp(), code="oom", severity="critical", message="out of memory"))
+    model = model_of(Chunk(RANK_0, 0, lines.start() + oom))
+    assert [alert.code for alert in model.alerts] == ["oom"]
+    model.apply([Chunk("attempts/002/events/rank-00000.jsonl", 0, lines.start(resumed_from_step=0))])
+    assert model.alerts == []
+    assert [event.code for event in model.recorded_alerts] == ["oom"]
+
+
 def test_what_a_keepers_rules_said_goes_when_a_new_attempt_passes_it(lines: Lines) -> None:
     said = events.Alert(
         **lines.stamp(), code="nonfinite", severity="critical", message="m", metric="loss", step=1

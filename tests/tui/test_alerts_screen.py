@@ -12,13 +12,18 @@ from tests.tui.conftest import RunBuilder, drawn, wait_until
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
+from dpo_telemetry.health.alerts import HealthAlert
+from dpo_telemetry.health.findings import findings
 from dpo_telemetry.reader.source import DirectorySource
 from dpo_tui.app import MonitorApp
-from dpo_tui.attention import load
+from dpo_tui.attention import Attention, load
 from dpo_tui.charts.widget import LineChart
-from dpo_tui.screens.alerts import AlertsScreen
+from dpo_tui.screens.alerts import AlertsScreen, rows_of
+from dpo_tui.screens.screen import RunScreen
 from dpo_tui.signs import ASCII, UNICODE, Signs
 from dpo_tui.snapshot import Snapshot
+from dpo_tui.views.alerts import groups
+from dpo_tui.wants import ScreenName
 
 NewRun = Callable[..., RunBuilder]
 SIZES = [(40, 12), (60, 18), (80, 24), (120, 40), (240, 70)]
@@ -124,6 +129,33 @@ async def test_moving_chooses_and_a_new_alert_leaves_the_choice(new_run: NewRun)
         highlighted = screen.query_one(OptionList).highlighted_option
         assert highlighted is not None
         assert highlighted.id == screen.row.id
+
+
+@pytest.mark.parametrize("name", ["overview", "metrics", "alerts"])
+async def test_the_name_of_a_metric_cannot_steer_the_terminal(new_run: NewRun, name: ScreenName) -> None:
+    builder = new_run()
+    builder.phase("train")
+    for step in range(1, 31):
+        builder.step(step, **{"x\x1b]0;owned\x07": math.nan if step == 20 else 1.0})
+    builder.flush()
+    app = monitor(builder)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot)
+        await app.action_show(name)
+        await wait_until(lambda: isinstance(app.screen, RunScreen) and name == app.screen.NAME, pilot)
+        await drawn(app, pilot)
+        assert not {"\x1b", "\x07"} & set(screen_text(app))
+
+
+def test_alerts_that_differ_in_nothing_but_no_metric_have_lines_of_their_own() -> None:
+    found = tuple(
+        HealthAlert(code="other", severity="warning", metric=metric, step=1, message="seen")
+        for metric in (None, "", None)
+    )
+    shown = groups(found, findings(found), Attention())
+    ids = [row.id for row in rows_of(shown, UNICODE)]
+    assert len(ids) >= 3
+    assert len(set(ids)) == len(ids)
 
 
 async def test_who_did_not_move_sees_the_gravest(new_run: NewRun) -> None:
@@ -239,8 +271,10 @@ async def test_a_frame_without_news_draws_nothing_anew(new_run: NewRun) -> None:
         screen = await opened(app, pilot)
         await pilot.pause()
         chart, before = screen.query_one("#evidence-0", LineChart), screen.snapshot
-        lines = chart.lines
         assert isinstance(before, Snapshot)
+        # The first time may find another size than the layout had so far.
+        screen.show(before)
+        lines = chart.lines
         screen.show(before)
         assert chart.lines is lines
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.tui.conftest import START_S, RunBuilder, drawn, wait_until
@@ -20,7 +21,9 @@ from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.create import create_attempt
 from dpo_telemetry.writer import EventWriter
 from dpo_tui.app import MonitorApp
+from dpo_tui.logsource import LogSource
 from dpo_tui.screens.config import ConfigScreen
+from dpo_tui.screens.screen import RunScreen
 from dpo_tui.views.config import AttemptConfig, ConfigRow, take_config
 
 Snap = Callable[..., bool]
@@ -257,3 +260,29 @@ def test_the_configuration_looks_as_it_did(
 
     app = monitor(resumed)
     assert snap_compare(app, terminal_size=size, run_before=prepare)
+
+
+def commands(app: MonitorApp) -> list[str]:
+    screen = app.screen
+    assert isinstance(screen, RunScreen)
+    return [copy.text for copy in screen.copies() if copy.label.startswith("command")]
+
+
+async def test_the_commands_of_a_run_and_of_a_bare_log_are_those_that_work(
+    resumed: RunBuilder, tmp_path: Path
+) -> None:
+    name = resumed.run.name
+    app = MonitorApp(DirectorySource(resumed.run), name)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(app, pilot)
+        await wait_until(lambda: len(commands(app)) == 4, pilot)
+        assert commands(app)[0] == f"dpo-tui attach {name}"
+        assert commands(app)[-1] == f"dpo-daemon stop {name}"
+    log = tmp_path / "their log.jsonl"
+    log.write_text("".join(json.dumps({"step": step, "loss": 0.5}) + "\n" for step in range(1, 9)))
+    app = MonitorApp(LogSource(log), log.name)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(app, pilot)
+        assert commands(app) == [
+            "dpo-tui replay 'their log.jsonl'", "dpo-tui replay --headless --json 'their log.jsonl'",
+        ]  # fmt: skip

@@ -16,6 +16,7 @@ from textual.app import App
 from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Button
+from textual.worker import Worker
 
 from dpo_telemetry import events
 from dpo_telemetry.errors import TelemetryError
@@ -61,6 +62,10 @@ def monitor(builder: RunBuilder, later_s: float = 2.0) -> MonitorApp:
 
 def told(app: MonitorApp) -> list[str]:
     return [str(toast.message) for toast in app._notifications]
+
+
+def asking(app: MonitorApp) -> list[Worker[Any]]:
+    return [worker for worker in app.workers if worker.group == "control"]
 
 
 def requests_in(run: RunDirectory) -> list[ControlRequest]:
@@ -210,6 +215,38 @@ async def test_a_yes_is_followed_to_its_answer(live_run: RunBuilder, key: str, w
     assert severities == {"error" if wish == "evaluate" else "information"}
 
 
+async def test_a_key_that_is_pressed_twice_asks_once_and_another_run_takes_the_question_away(
+    live_run: RunBuilder,
+) -> None:
+    app = monitor(live_run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await drawn(app, pilot)
+        app.action_ask("save")
+        app.action_ask("save")
+        await wait_until(lambda: isinstance(app.screen, ControlScreen), pilot)
+        await wait_until(lambda: sum(not worker.is_finished for worker in asking(app)) == 1, pilot)
+        assert sum(isinstance(screen, ControlScreen) for screen in app.screen_stack) == 1
+        await app.open_run(DirectorySource(live_run.run), "again")
+        await drawn(app, pilot)
+        assert not isinstance(app.screen, ControlScreen)
+        assert all(worker.is_finished for worker in asking(app))
+    assert requests_in(live_run.run) == []
+
+
+async def test_an_asking_that_breaks_is_said_and_ends_nothing(live_run: RunBuilder) -> None:
+    class Broken(LocalControl):
+        def refusal(self) -> str:
+            raise RuntimeError("loop\x1b]0;owned\x07 in a path")
+
+    app = MonitorApp(DirectorySource(live_run.run), "run", control=Broken(live_run.run))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await drawn(app, pilot)
+        await pilot.press("C")
+        await wait_until(lambda: "loop in a path" in told(app), pilot)
+        assert app.is_running
+    assert app.failure is None
+
+
 async def test_a_click_answers_too(live_run: RunBuilder) -> None:
     app = monitor(live_run)
     async with app.run_test(size=(40, 12)) as pilot:
@@ -274,7 +311,7 @@ async def test_the_question_says_what_will_happen(new_run: Callable[..., RunBuil
     async with app.run_test(size=(80, 24)) as pilot:
         await drawn(app, pilot)
         assert app.snapshot is not None
-        assert "--resume 20261124-0312-demo" in consequences("stop", app.snapshot)[1]
+        assert "checkpoints/ of 20261124-0312-demo" in consequences("stop", app.snapshot)[1]
         assert "perhaps nobody answers" in consequences("save", app.snapshot)[-1]
 
 

@@ -19,8 +19,8 @@ from dpo_tui.charts.plot import nearest_step
 from dpo_tui.charts.smooth import smoothed
 from dpo_tui.charts.ticks import decade_ticks, time_labels, time_ticks
 from dpo_tui.screens.metrics.groups import grouped, matching
-from dpo_tui.screens.metrics.lines import MOST_SUPERSEDED, Lines
-from dpo_tui.screens.metrics.moves import Look
+from dpo_tui.screens.metrics.lines import MOST_SUPERSEDED, Lines, continued
+from dpo_tui.screens.metrics.moves import Look, nonfinite_after, whole_steps
 from dpo_tui.screens.metrics.window import newest, panned, zoomed
 from dpo_tui.views.series import take_series
 
@@ -87,6 +87,64 @@ def test_an_average_is_that_of_a_plain_loop_and_keeps_what_is_no_number(
             assert average == pytest.approx(total / count, rel=1e-6, abs=1e-3)
         else:
             assert math.isnan(average)
+
+
+@pytest.mark.parametrize("known", [0, 1, 10, 4000, 4999, 5000])
+@pytest.mark.parametrize("weight", [0.6, 0.99])
+def test_an_average_goes_on_from_what_is_known_as_if_made_anew(known: int, weight: float) -> None:
+    values = np.sin(np.arange(5000.0)) + np.arange(5000.0)
+    values[[3, 4100]] = math.nan
+    before = values[:known], smoothed(values[:known], weight)
+    np.testing.assert_allclose(continued(before, values, weight), smoothed(values, weight), rtol=1e-9)
+
+
+def test_an_average_is_made_anew_where_values_were_replaced() -> None:
+    values = np.arange(100.0)
+    before = values + 1, smoothed(values + 1, 0.9)
+    assert continued(before, values, 0.9).tolist() == smoothed(values, 0.9).tolist()
+    longer = np.arange(101.0), smoothed(np.arange(101.0), 0.9)
+    assert continued(longer, values, 0.9).tolist() == smoothed(values, 0.9).tolist()
+
+
+def test_rows_that_follow_are_smoothed_with_those_before_them() -> None:
+    model = model_of(range(1, 9))
+    group, lines = grouped(["loss"])[0], Lines()
+    lines.of(group, take_series(model), 0.6)
+    for step, value in ((9, 5.0), (10, math.nan), (11, 2.0)):
+        model.series.train.append(step, [("loss", value)])
+        metrics = take_series(model)
+        shown = lines.of(group, metrics, 0.6)[-1]
+        np.testing.assert_allclose(shown.values, smoothed(metrics["loss"].effective.values, 0.6))
+    assert lines.any_positive(group, metrics, 0.6)
+
+
+def test_a_log_scale_can_show_lines_with_a_positive_value_only() -> None:
+    model, lines = RunModel(), Lines()
+    group = grouped(["loss"])[0]
+    for step, value, positive in ((1, math.nan, False), (2, -1.0, False), (3, 1.0, True)):
+        model.series.train.append(step, [("loss", value)])
+        assert lines.any_positive(group, take_series(model), 0.0) is positive
+
+
+def test_the_next_value_that_is_no_number_is_found_both_ways_and_around() -> None:
+    model = RunModel()
+    for step in range(1, 10):
+        loss = math.inf if step in (3, 7) else 1.0
+        norm = math.nan if step in (3, 5) else 1.0
+        model.series.train.append(step, [("loss", loss), ("grad_norm", norm)])
+    metrics = take_series(model)
+    groups = grouped(list(metrics))
+    ahead = {at: nonfinite_after(groups, metrics, at, True) for at in (None, 0, 3, 5, 7)}
+    assert ahead == {None: (0, 3), 0: (0, 3), 3: (1, 5), 5: (0, 7), 7: (0, 3)}
+    back = {at: nonfinite_after(groups, metrics, at, False) for at in (None, 9, 7, 5, 3)}
+    assert back == {None: (0, 7), 9: (0, 7), 7: (1, 5), 5: (1, 3), 3: (0, 7)}
+    finite = take_series(model_of(range(1, 3)))
+    assert nonfinite_after(grouped(["loss"]), finite, None, True) is None
+
+
+def test_the_whole_range_has_the_replaced_steps_too() -> None:
+    assert whole_steps(take_series(model_of(range(5, 20), range(2, 9)))) == (2, 19)
+    assert whole_steps(take_series(RunModel())) is None
 
 
 def test_no_smoothing_copies_nothing() -> None:

@@ -196,6 +196,19 @@ def test_a_run_that_had_ended_before_is_no_news_and_neither_is_another_that_is_o
     assert window.told == []
 
 
+def test_what_a_log_that_takes_long_to_read_holds_is_no_news() -> None:
+    window = Window()
+    window.see(reading=0.1)
+    window.now_s += 10 * SETTLED_S
+    window.see(alert("loss_spike"), reading=0.9)
+    window.see(alert("loss_spike"), alert("gpu_throttled"), reading=None)
+    window.now_s += SETTLED_S + 1
+    window.see(alert("loss_spike"), alert("gpu_throttled"), status=Status("training"))
+    assert window.told == []
+    window.see(alert("disk_low", "critical"))
+    assert len(window.told) == 1
+
+
 async def test_the_app_writes_it_to_its_terminal_and_shows_a_toast(
     live_run: RunBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from dpo_telemetry.identity import boot_id
 from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.reader.status import Status
 from dpo_tui.app import MonitorApp
+from dpo_tui.attention import Attention
 from dpo_tui.charts.chart import Line
 from dpo_tui.charts.widget import LineChart
 from dpo_tui.panels.answers import answers, end, fits, learning, wrong
@@ -97,6 +98,10 @@ def test_it_fits_by_the_fullest_card() -> None:
     )
     assert fits(replace(BASE, memory=rows)).detail == "10 GiB free on rank 1"
     assert fits(replace(BASE, memory=rows, alerts=(alert("oom", "critical"),))).word == "out of memory"
+    muted = Attention(muted=frozenset({"oom"}))
+    assert (
+        fits(replace(BASE, memory=rows, alerts=(alert("oom", "critical"),), attention=muted)).word == "fits"
+    )
     assert fits(BASE).kind == "unknown"
 
 

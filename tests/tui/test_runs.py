@@ -146,6 +146,13 @@ def test_live_runs_come_first_then_the_newest_and_a_damaged_one_says_why(many: l
     assert torn.reason.startswith("run.json: damaged")
 
 
+def test_a_link_to_itself_is_no_run_and_hides_none(many: list[RunBuilder]) -> None:
+    loop = many[0].run.path.with_name("loop")
+    loop.symlink_to(loop)
+    assert len(rows_of(list_of(many)[0])) == len(many)
+    assert rows_of(RunList(loop.parent, [RunDirectory(loop)]))[0].run.path == loop
+
+
 def test_a_registered_run_is_live_wherever_it_lies(many: list[RunBuilder], tmp_path: Path) -> None:
     register(many[0].run, current())
     rows = rows_of(RunList(tmp_path / "elsewhere", clock=lambda: many[1].now_s))
@@ -404,6 +411,25 @@ async def test_what_cannot_be_opened_is_said_and_the_list_stays(
     assert app.failure is None
     for words in ("run.json: damaged", "belong to user 7", "events: cannot be read"):
         assert words in said
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("not a number")])
+async def test_a_chosen_run_that_fails_in_any_way_of_files_goes_back_to_the_list(
+    many: list[RunBuilder], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Failing(DirectorySource):
+        def poll(self) -> Any:
+            raise error
+
+    monkeypatch.setattr(sources, "open_run", Failing)
+    app = chooser(many)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(app, pilot)
+        await pilot.press("enter")
+        await wait_until(lambda: len(app._notifications) == 1, pilot)
+        await wait_until(lambda: isinstance(app.screen, RunsScreen), pilot)
+        assert [str(toast.message) for toast in app._notifications] == [str(error)]
+    assert app.failure is None
 
 
 async def test_what_changes_is_seen_while_the_list_is_open(

@@ -134,7 +134,7 @@ def test_everything_that_happened_is_told_in_order(eventful: RunBuilder) -> None
     ]
     assert [entry.mood for entry in record.entries][3:5] == ["bad", "bad"]
     assert record.entries[1].step == 50
-    assert [(span.attempt, span.name, span.end_s is None) for span in record.spans] == [
+    assert [(span.attempt, span.name, span.end_s is None) for spans in record.spans.values() for span in spans] == [
         (1, "load", False), (1, "train", True), (2, "load", False), (2, "train", True),
     ]  # fmt: skip
     assert [(attempt.number, attempt.ended) for attempt in record.attempts] == [(1, True), (2, False)]
@@ -161,6 +161,15 @@ def test_an_evaluation_that_is_not_finite_is_bad(new_run: NewRun) -> None:
     entry = take_timeline(read_run(builder.run)).entries[-1]
     assert (entry.text, entry.mood) == ("loss nan", "bad")
     assert math.isclose(entry.wall_s, START_S)
+
+
+def test_the_first_entry_says_how_many_are_left_out(
+    eventful: RunBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dpo_tui.views.timeline.MAX_ENTRIES", 4)
+    record = take_timeline(read_run(eventful.run))
+    assert told(record)[:2] == [("left out", "6 earlier entries"), ("request", "save by anna")]
+    assert len(record.entries) == 5
 
 
 def test_texts_of_the_record_are_printable(new_run: NewRun) -> None:

@@ -38,6 +38,7 @@ from dpo_tui.receiver import Clock, Receiver
 from dpo_tui.runlist import RunList
 from dpo_tui.screens.alerts import AlertsScreen
 from dpo_tui.screens.config import ConfigScreen
+from dpo_tui.screens.control import ControlScreen
 from dpo_tui.screens.copy import CopyScreen
 from dpo_tui.screens.help import HelpScreen
 from dpo_tui.screens.logs import LogsScreen
@@ -130,6 +131,12 @@ class MonitorApp(App[None]):
         if self._first is not None:
             self._follow(*self._first)
 
+    def on_unmount(self) -> None:
+        """The receiving thread ends at once, not after its pause."""
+        if self._receiver is not None:
+            self._receiver.cancel()
+        self.wants.changed.set()
+
     def _maker(self, kind: type[RunScreen]) -> Callable[[], RunScreen]:
         if kind is RunsScreen:
             return partial(RunsScreen, self._signs, self._runs, self._clock)
@@ -154,6 +161,9 @@ class MonitorApp(App[None]):
         if self._receiver is not None:
             self._receiver.cancel()
             self._receiver = None
+        self.workers.cancel_group(self, "control")
+        if isinstance(self.screen, ControlScreen):
+            await self.pop_screen()  # its question was of the run that is let go
         self.wants.changed.set()
         self.wants = Wants()
         self.snapshot = self.drawn = None
@@ -191,7 +201,7 @@ class MonitorApp(App[None]):
                 wants.changed.clear()
                 snapshot = receiver.receive()
                 self.post_message(Received(snapshot, wants))
-                if snapshot.reading is None:
+                if snapshot.reading is None and not worker.is_cancelled:
                     wants.changed.wait(RECEIVE_EVERY_S)
         finally:
             receiver.close()
@@ -231,12 +241,15 @@ class MonitorApp(App[None]):
         error = event.worker.error
         if event.state is not WorkerState.ERROR:
             return
-        if event.worker.group == "receiver" and event.worker is not self._receiver:
+        if event.worker.group != "receiver":
+            self.say(str(error) or type(error).__name__, "error")
+            return
+        if event.worker is not self._receiver:
             return  # of a run that is no longer open
-        if self._chosen and isinstance(error, ClickException):
+        if self._chosen and isinstance(error, ClickException | OSError | ValueError):
             await self.switch_mode(RunsScreen.NAME)
             await self._let_go()
-            self.say(error.message, "error")
+            self.say(str(error) or type(error).__name__, "error")
             return
         self.failure = error
         self.exit(return_code=2)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from textual.app import App
 
+from dpo_telemetry.text import printable
 from dpo_tui.control import WISHES, Control, Heard, NoControl, Requests, Wish
 from dpo_tui.screens.control import ControlScreen
 from dpo_tui.snapshot import Snapshot
@@ -30,7 +31,7 @@ class Asking:
 
     def begin(self, wish: Wish, snapshot: Snapshot | None) -> None:
         """Ask the user, then the run."""
-        self._app.run_worker(self._ask(wish, snapshot), group="control", exclusive=True, exit_on_error=False)
+        self._app.run_worker(self._ask(wish, snapshot), group="control", exit_on_error=False)
 
     def see(self, snapshot: Snapshot) -> None:
         """Tell what the run says of the open requests."""
@@ -54,6 +55,8 @@ class Asking:
             state = "is not known yet" if snapshot is None else f"has {snapshot.status.state}"
             self._tell(f"{what}: {refusal or f'the run {state}; nobody is there to answer'}", failed=True)
             return
+        if isinstance(self._app.screen, ControlScreen):
+            return  # the key was pressed twice
         if not await self._app.push_screen_wait(ControlScreen(wish, snapshot)):
             return
         try:
@@ -65,4 +68,6 @@ class Asking:
         self._tell(f"{what}: asked; waiting for the run")
 
     def _tell(self, text: str, *, failed: bool = False) -> None:
-        self._app.notify(text, severity="error" if failed else "information", timeout=TOAST_S, markup=False)
+        self._app.notify(
+            printable(text), severity="error" if failed else "information", timeout=TOAST_S, markup=False
+        )

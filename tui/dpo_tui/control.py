@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dpo_telemetry.events import Answer, Request
 from dpo_telemetry.figures import duration
+from dpo_telemetry.identity import user_name
 from dpo_telemetry.reader.status import Status
 from dpo_telemetry.rundir.control import submit
 from dpo_telemetry.rundir.layout import RunDirectory
@@ -83,7 +83,7 @@ class LocalControl:
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
-        self._issuer = f"dpo-tui ({getpass.getuser()})"
+        self._issuer = f"dpo-tui ({user_name()})"
 
     def refusal(self) -> str:
         """Whether the run has ended, or is somebody else's.

@@ -20,7 +20,7 @@ from dpo_tui.views.alerts import Group, groups
 
 BELL = "\a"
 SETTLED_S = 3.0
-"""A window is filled within this; what is there by then was there before it opened."""
+"""A window is filled within this once the log is read; what is there by then was there before it opened."""
 APART_S = 10.0
 """Seconds from one notification to the next; what comes meanwhile is told together."""
 LONGEST_TITLE = 80
@@ -81,6 +81,7 @@ class Notifier:
         self._clock = clock
         self._run: str | None = None
         self._opened_s = 0.0
+        self._was_reading = False
         self._told_s: float | None = None
         self._known: dict[Key, Severity] = {}
         self._state: State | None = None
@@ -92,6 +93,9 @@ class Notifier:
         now_s = self._clock()
         if snapshot.run_id != self._run:
             self._start(snapshot.run_id, now_s)
+        if snapshot.reading is not None or self._was_reading:
+            self._opened_s = now_s
+        self._was_reading = snapshot.reading is not None
         if now_s - self._opened_s < SETTLED_S:
             self._known = {key_of(alert): alert.severity for alert in snapshot.alerts}
             self._state = snapshot.status.state
@@ -109,7 +113,7 @@ class Notifier:
                 self._tell(note)
 
     def _start(self, run_id: str, now_s: float) -> None:
-        self._run, self._opened_s = run_id, now_s
+        self._run, self._opened_s, self._was_reading = run_id, now_s, False
         self._known, self._state = {}, None
         self._risen.clear()
         self._ended = False

@@ -18,8 +18,8 @@ from dpo_telemetry.reader.source import Prepared, Source
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_tui.logsource import LogSource
 
-PIECE_S = 0.15
-"""So long is read before what is known so far is shown."""
+PIECE_S = 0.5
+"""So long is read before what is known so far is shown: drawing it costs as much as reading on."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class OnDisk(Protocol):
 class Opening:
     """Brings a model to where the files end; small runs, and those that are elsewhere, are left to the source."""
 
-    def __init__(self, source: Source, model: RunModel) -> None:
-        self._source, self._model = source, model
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._log = source if isinstance(source, LogSource) else None
         self._announced = False
         backlog = Backlog(source.run) if isinstance(source, OnDisk) else None
@@ -52,40 +52,46 @@ class Opening:
             return None
         return self._backlog.read_bytes / self._backlog.total_bytes
 
-    def go_on(self) -> bool:
+    @property
+    def expected_steps(self) -> int:
+        """About how many steps are to come; 0 where nobody knows."""
+        return self._backlog.expected_steps if self._backlog is not None else 0
+
+    def go_on(self, model: RunModel) -> bool:
         """Read for a while; whether there is more, and the source is not to be asked yet."""
         if self._log is not None:
-            return self._read_log(self._log)
+            return self._read_log(self._log, model)
         if self._backlog is None:
             return False
         if self._chunks is None:
             profiles = self._backlog.profiles()
             if (found := index.load(self._backlog)) is not None:
-                self._model.restore([*profiles, *found.chunks], found.alerts)
+                model.restore([*profiles, *found.chunks], found.alerts)
                 self._end(self._backlog)
                 return False
-            self._model.apply(profiles)
+            model.apply(profiles)
             self._keeping = _Keeping(self._backlog)
             self._chunks = self._backlog.chunks()
-        ends = time.monotonic() + PIECE_S
+        # The first piece is short: something is on the screen before the rest is read.
+        ends = time.monotonic() + (PIECE_S if self._backlog.read_bytes else 0.0)
         for chunk in self._chunks:
-            self._model.apply([chunk])
+            model.apply([chunk])
             if self._keeping is not None:
                 self._keeping.add(chunk)
             if time.monotonic() > ends:
                 return True
         if self._keeping is not None:
-            self._keeping.finish(self._model.rule_alerts())
+            self._keeping.finish(model.rule_alerts())
         self._end(self._backlog)
         return False
 
-    def _read_log(self, source: LogSource) -> bool:
+    def _read_log(self, source: LogSource, model: RunModel) -> bool:
         """The second time: the window comes first."""
         if not self._announced:
             self._announced = True
             return True
         log = source.read()
-        self._model.adopt(log.series, log.alerts)
+        model.adopt(log.series, log.alerts)
         self._log = None
         return False
 
@@ -127,7 +133,8 @@ class _Keeping:
                     self._writer.finish(alerts)
                     self._writer = None
 
-        threading.Thread(target=write, name="index", daemon=True).start()
+        # Who quits at once waits for it: a file that is half written would take its place for a day.
+        threading.Thread(target=write, name="index").start()
 
     def give_up(self) -> None:
         """Leave nothing behind."""

@@ -33,8 +33,8 @@ class Receiver:
         self.name = name
         self.clock = clock
         self.wants = wants or Wants()
-        self.model = RunModel()
-        self._opening = Opening(source, self.model)
+        self._opening = Opening(source)
+        self.model = RunModel(self._opening.expected_steps)
         self._newest_lines = LogReader(OVERVIEW_LINES, OVERVIEW_LOOK_BYTES)
         self._logs = LogReader()
         self._record = RecordTaker()
@@ -83,7 +83,7 @@ class Receiver:
     def _take_chunks(self) -> bool:
         """Read until nothing is left; a long file comes in pieces."""
         grown = self._opening.share is not None
-        if grown and self._opening.go_on():
+        if grown and self._opening.go_on(self.model):
             return True
         behind = True
         while behind and (chunks := self.source.poll()):

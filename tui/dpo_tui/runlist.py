@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,15 +38,15 @@ class RunList:
 
         Ends early, and without a last report, where `wanted` is no longer true.
         """
-        live = {run.path.resolve() for run in live_runs()}
+        live = {os.path.realpath(run.path) for run in live_runs()}
         runs = list(self.named) or list_runs(self.runs_dir)
-        runs.sort(key=lambda run: run.path.resolve() in live)
+        runs.sort(key=lambda run: os.path.realpath(run.path) in live)
         rows: list[RunRow] = []
         said_s = time.monotonic()
         for run in reversed(runs):
             if not wanted():
                 return
-            rows.append(self._row(run, run.path.resolve() in live))
+            rows.append(self._row(run, os.path.realpath(run.path) in live))
             if time.monotonic() - said_s > REPORT_EVERY_S:
                 said_s = time.monotonic()
                 report(ordered(rows))

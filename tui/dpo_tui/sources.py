@@ -101,6 +101,8 @@ class KeeperOrDirectory:
         if self._keeper is None and time.monotonic() - self._looked_s > LOOK_FOR_KEEPER_S:
             self._looked_s = time.monotonic()
             self._keeper = self._find()
+            if self._keeper is not None:
+                self._keeper.skip_to(self._taken)
 
     def _untaken(self, chunk: Chunk) -> Chunk | None:
         """The part of a chunk that was not handed out before."""

@@ -15,6 +15,7 @@ import msgspec
 
 from dpo_telemetry.reader.decoding import Decoders, Stretch, prepare
 from dpo_telemetry.reader.source import Chunk, DirectorySource, Prepared
+from dpo_telemetry.reader.steps import STEP_MARK
 from dpo_telemetry.rundir.layout import RunDirectory
 
 MIN_BYTES = 32 << 20
@@ -35,9 +36,10 @@ class Backlog:
         self._source = DirectorySource(run)
         self.stretches = [
             stretch
-            for file in self._source.files()
+            for attempt in run.attempts()
+            for file in self._source.files_of(attempt)
             if file.endswith(".jsonl")
-            for stretch in _stretches(run.path, file)
+            for stretch in _stretches(run.path, file, ended=attempt.ended())
         ]
         self.total_bytes = sum(stretch.end - stretch.start for stretch in self.stretches)
         self.read_bytes = 0
@@ -46,6 +48,16 @@ class Backlog:
     def is_large(self) -> bool:
         """Whether it is worth other processes."""
         return self.total_bytes >= MIN_BYTES
+
+    @property
+    def expected_steps(self) -> int:
+        """About how many steps rank 0 tells, by the length of its first lines."""
+        files = [stretch for stretch in self.stretches if stretch.file.endswith("/rank-00000.jsonl")]
+        if not files:
+            return 0
+        data = self._source.read(files[0].file, files[0].start, files[0].start + LINE_BYTES)
+        size = sum(stretch.end - stretch.start for stretch in files)
+        return size * data.count(STEP_MARK) // max(1, len(data))
 
     def offsets(self) -> dict[str, int]:
         """How far each file is handed out when everything was."""
@@ -79,8 +91,11 @@ class Backlog:
         return chunk
 
 
-def _stretches(path: Path, file: str) -> list[Stretch]:
-    """Whole lines only; what follows the last one is left to whoever follows the file."""
+def _stretches(path: Path, file: str, *, ended: bool) -> list[Stretch]:
+    """Whole lines only; what follows the last one is left to whoever follows the file.
+
+    So is, while its attempt lives, what follows zero bytes: they are a page that has not arrived.
+    """
     found = []
     try:
         with (path / file).open("rb") as stream:
@@ -91,6 +106,12 @@ def _stretches(path: Path, file: str) -> list[Stretch]:
                     break
                 found.append(Stretch(str(path), file, start, end))
                 start = end
+            if found and not ended:
+                last = found.pop()
+                data = os.pread(stream.fileno(), last.end - last.start, last.start)
+                arrived = data.find(b"\0")
+                end = last.end if arrived < 0 else last.start + data.rfind(b"\n", 0, arrived) + 1
+                found += [last._replace(end=end)] if end > last.start else []
     except OSError:
         return []
     return found

@@ -26,7 +26,7 @@ class Block(msgspec.Struct, frozen=True):
     file: str
     offset: int
     size_bytes: int
-    lines: str
+    lines: bytes
     """Lines of other events."""
     n: int
     """Steps; 0 where all lines are in `lines`."""
@@ -62,7 +62,7 @@ def describe(group: Sequence[Prepared]) -> Block:
         file=first.file,
         offset=first.offset,
         size_bytes=sum(chunk.size_bytes for chunk in group),
-        lines=lines.decode("utf-8", "surrogateescape"),
+        lines=lines,
         n=sum(len(chunk.steps.steps) for chunk in group if chunk.steps is not None),
         names=list(last.names) if last else [],
         has_epochs=last is not None and last.epochs is not None,
@@ -92,8 +92,7 @@ def unpack(blocks: Sequence[Block], data: Any, start: int) -> Iterator[Prepared]
             raise ValueError("more steps than bytes")
         steps = _steps(block, data, start) if block.n else None
         start += block.arrays_bytes
-        lines = block.lines.encode("utf-8", "surrogateescape")
-        yield Prepared(block.file, block.offset, lines, block.size_bytes, steps)
+        yield Prepared(block.file, block.offset, block.lines, block.size_bytes, steps)
     if start != len(data):
         raise ValueError("cut off")
 

@@ -12,6 +12,7 @@ import hashlib
 import mmap
 import os
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from dpo_telemetry import health
+import dpo_telemetry
 from dpo_telemetry.cli import APP_NAME
 from dpo_telemetry.events import NOT_READABLE
 from dpo_telemetry.health.alerts import HealthAlert
@@ -80,7 +81,7 @@ class IndexWriter:
         self._path = _path(backlog)
         self._fingerprint = fingerprint(backlog)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._staging = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        self._staging = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         self._file = self._staging.open("wb")
         self._file.write(MAGIC)
         self._blocks: list[blocks.Block] = []
@@ -122,7 +123,7 @@ def fingerprint(backlog: Backlog) -> str:
     Raises:
         OSError: a file is gone.
     """
-    digest = hashlib.sha256(rules_digest())
+    digest = hashlib.sha256(code_digest())
     for file in sorted({stretch.file for stretch in backlog.stretches}):
         status = (backlog.run.path / file).stat()
         digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -133,10 +134,10 @@ def fingerprint(backlog: Backlog) -> str:
 
 
 @cache
-def rules_digest() -> bytes:
-    """Changes with the rules, so that no run keeps what older ones said."""
+def code_digest() -> bytes:
+    """Changes with the rules and the readers, so that no run keeps what older ones said."""
     digest = hashlib.sha256()
-    for path in sorted(Path(health.__path__[0]).glob("*.py")):
+    for path in sorted(Path(dpo_telemetry.__path__[0]).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.digest()
 

@@ -42,17 +42,19 @@ _WHOLE = re.compile(r"^attempts/(\d{3,9})/(profile\.toml|plan\.json|exit-[A-Za-z
 class RunModel:
     """Everything that a screen, a summary or a diagnosis needs. Not thread safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected_steps: int = 0) -> None:
+        """`expected_steps` have room from the start."""
         self.run: RunInfo | None = None
         self.attempts: dict[int, AttemptView] = {}
         self.processes: dict[str, ProcessView] = {}
-        self.series = SeriesStore()
-        self.work = Table()
+        self.series = SeriesStore(expected_steps)
+        self.work = Table(expected_steps)
         """"tokens" and "step_time_s" of each step, apart from the metrics that the rules judge."""
         self._judged = Judge(self.series)
         self.recorded_alerts: list[events.Alert] = []
         """Every alert event, those of keepers included."""
-        self._told_alerts: list[events.Alert] = []
+        self._told_alerts: dict[int, list[events.Alert]] = {}
+        """By attempt: of those before, what died or did not fit is history."""
         self.history = History()
         """What happened once, and the phases of rank 0."""
         self.memory: dict[int, events.Memory] = {}
@@ -131,12 +133,12 @@ class RunModel:
 
     @property
     def alerts(self) -> list[HealthAlert]:
-        """Alerts of the rules and those that processes of the run recorded, each code and metric once.
+        """Alerts of the rules and those that processes of the newest attempt recorded, each code and metric once.
 
         What a keeper's rules said is left out: they are the same rules, over what was effective then.
         """
         found = {(alert.code, alert.metric): alert for alert in self.judged_alerts()}
-        for event in self._told_alerts:
+        for event in self._told_alerts.get(max(self.attempts, default=0), []):
             if event.code not in self._judged.context.ignored:
                 key = (event.code, event.metric)
                 if key not in found:
@@ -215,6 +217,10 @@ class RunModel:
 
     def _attempt(self, number: int) -> AttemptView:
         if number not in self.attempts:
+            if number > max(self.attempts, default=0):
+                # Its ranks may sit on other cards, or be fewer.
+                self.gpu_of_rank.clear()
+                self.process_bytes.clear()
             self.attempts[number] = AttemptView(number)
         return self.attempts[number]
 
@@ -322,8 +328,9 @@ class RunModel:
         self.memory_history.see_card(process.attempt, card, event.t, event.memory_used_bytes)
 
     def _see_process(self, seen: Sighting, attempt: int) -> None:
-        self.gpu_of_rank[seen.rank] = seen.card
-        self.process_bytes[seen.rank] = seen.newest_bytes
+        if attempt == max(self.attempts, default=0):
+            self.gpu_of_rank[seen.rank] = seen.card
+            self.process_bytes[seen.rank] = seen.newest_bytes
         for size in dict.fromkeys((seen.largest_bytes, seen.newest_bytes)):
             self._attempt(attempt).budget.see_process(seen.rank, size)
 
@@ -334,7 +341,7 @@ class RunModel:
                 self._attempt(process.attempt).alerts.append(event)
                 by_keeper = process.start is not None and process.start.role == "keeper"
                 if not (by_keeper and (event.code in RULES or event.code in MEMORY_RULES)):
-                    self._told_alerts.append(event)
+                    self._told_alerts.setdefault(process.attempt, []).append(event)
             case events.Checkpoint():
                 self.checkpoints.append(event)
             case events.Sample():

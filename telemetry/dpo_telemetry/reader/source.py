@@ -120,7 +120,7 @@ class DirectorySource:
 
     def files(self) -> list[str]:
         """The files of all attempts, in the order in which they are read."""
-        return [file for attempt in self.run.attempts() for file in self._files(attempt)]
+        return [file for attempt in self.run.attempts() for file in self.files_of(attempt)]
 
     def read_log(self, file: str, start: int, end: int) -> bytes:
         """Bytes of a raw log; empty when `file` does not name a log of this run."""
@@ -164,14 +164,15 @@ class DirectorySource:
         for attempt in attempts:
             settled = attempt is not attempts[-1] or attempt.ended()
             behind = False
-            for file in self._files(attempt):
+            for file in self.files_of(attempt):
                 for chunk in self._read(file, settled):
                     behind |= len(chunk.data) == MAX_READ_BYTES
                     yield chunk
             if behind and settled:
                 return
 
-    def _files(self, attempt: Attempt) -> list[str]:
+    def files_of(self, attempt: Attempt) -> list[str]:
+        """The files of one attempt, in the order in which they are read."""
         base = attempt.path.relative_to(self.run.path).as_posix()
         try:
             names = sorted(path.name for path in attempt.events_dir.iterdir() if path.suffix == ".jsonl")

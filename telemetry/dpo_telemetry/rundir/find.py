@@ -24,7 +24,7 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
         here = [RunDirectory(path.absolute()) for path in runs_dir.iterdir()]
     except OSError:
         here = []
-    made = {run.path.resolve(): (_made_at(run), run) for run in [*here, *live_runs()]}
+    made = {os.path.realpath(run.path): (_made_at(run), run) for run in [*here, *live_runs()]}
     known = [(made_at, run) for made_at, run in made.values() if made_at is not None]
     return [run for _, run in sorted(known, key=lambda pair: (pair[0], pair[1].name))]
 

@@ -15,6 +15,10 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
+MAX_EXPECTED = 64
+"""Metrics for which room is made ahead."""
+
+
 @dataclass(frozen=True)
 class Series:
     """One metric over the run: three arrays of the same length, shape (n,)."""
@@ -54,8 +58,8 @@ class Rows:
 class _Column:
     """Values of one metric with the rows that logged it; while every row does, the rows are not kept."""
 
-    def __init__(self) -> None:
-        self._values = Growing(np.float64)
+    def __init__(self, expected: int) -> None:
+        self._values = Growing(np.float64, expected)
         self._rows: Growing[np.int64] | None = None
         self.series: tuple[int, Series] | None = None
         """The effective series at a length of the table."""
@@ -107,10 +111,12 @@ class _Column:
 class Table:
     """Rows of one kind (training or evaluation), appended as they are read."""
 
-    def __init__(self) -> None:
-        self._steps = Growing(np.int64)
-        self._attempts = Growing(np.int64)
-        self._wall_s = Growing(np.float64)
+    def __init__(self, expected: int = 0) -> None:
+        """`expected` rows have room from the start."""
+        self._expected = expected
+        self._steps = Growing(np.int64, expected)
+        self._attempts = Growing(np.int64, expected)
+        self._wall_s = Growing(np.float64, expected)
         self._columns: dict[str, _Column] = {}
         self._order: tuple[int, Ints, Ints] | None = None
         self._last_step: int | None = None
@@ -132,7 +138,7 @@ class Table:
         self._attempts.append(attempt)
         self._wall_s.append(wall_s)
         for name, value in metrics:
-            self._columns.setdefault(name, _Column()).add_one(row, value)
+            self._column(name).add_one(row, value)
 
     def extend(
         self,
@@ -162,7 +168,7 @@ class Table:
         self._attempts.extend(attempts, n)
         self._wall_s.extend(wall_s, n)
         for name, (rows, values) in columns.items():
-            self._columns.setdefault(name, _Column()).add(rows + first, values)
+            self._column(name).add(rows + first, values)
 
     def names(self) -> list[str]:
         """Metrics that any row logged, in the order of their first appearance."""
@@ -255,6 +261,13 @@ class Table:
                 columns[name], present[name] = values, mask
         return Rows(self._steps.values()[start:], columns, present)
 
+    def _column(self, name: str) -> _Column:
+        column = self._columns.get(name)
+        if column is None:
+            # Metrics that come late are of few rows, as are those of evaluations.
+            column = self._columns[name] = _Column(0 if len(self._columns) > MAX_EXPECTED else self._expected)
+        return column
+
     def _aligned(self, column: _Column) -> tuple[Floats, Mask]:
         n = len(self._steps)
         if column.fills(n):
@@ -320,8 +333,9 @@ def joined(pieces: list[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
 class SeriesStore:
     """All metrics of a run: training rows, and evaluation rows whose names carry `eval_`."""
 
-    def __init__(self) -> None:
-        self.train = Table()
+    def __init__(self, expected_steps: int = 0) -> None:
+        """`expected_steps` training rows have room from the start."""
+        self.train = Table(expected_steps)
         self.eval = Table()
 
     def names(self) -> list[str]:

@@ -19,8 +19,9 @@ class Growing(Generic[Number]):
     values are added behind it, in the same memory or in a larger copy.
     """
 
-    def __init__(self, kind: type[Number]) -> None:
-        self._data: npt.NDArray[Number] = np.empty(FIRST_CAPACITY, kind)
+    def __init__(self, kind: type[Number], expected: int = 0) -> None:
+        """`expected` values have room from the start; what is not written to takes no memory."""
+        self._data: npt.NDArray[Number] = np.empty(max(FIRST_CAPACITY, expected), kind)
         self._n = 0
 
     def __len__(self) -> int:
@@ -43,7 +44,7 @@ class Growing(Generic[Number]):
 
         The first array is taken over where it can be, not copied: who hands it in writes to it no more.
         """
-        if not self._n and n > FIRST_CAPACITY and self._can_be(values):
+        if not self._n and n > len(self._data) and self._can_be(values):
             self._data, self._n = values, n  # type: ignore[assignment]
             return
         self._make_room(n)

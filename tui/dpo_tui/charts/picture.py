@@ -89,8 +89,10 @@ class Picture:
         return [text[row * width : (row + 1) * width] for row in range(height)]
 
     def put(self, row: int, column: int, text: str, ink: Ink) -> None:
-        """Write `text`, as far as there is room."""
+        """Write `text`, as far as there is room; what could steer a terminal becomes spaces."""
         text = text[: max(0, self.codes.shape[1] - column)]
+        if not text.isprintable():
+            text = "".join(character if character.isprintable() else " " for character in text)
         if text:
             self.codes[row, column : column + len(text)] = np.frombuffer(text.encode(_UTF_32), np.uint32)
             self.inks[row, column : column + len(text)] = ink

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from textual.content import Content
 
-from dpo_telemetry.figures import duration, number, size
+from dpo_telemetry.figures import clock_text, duration, number, size
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.text import printable
 from dpo_tui.panels.alerts import STYLES, sign_of, steps_text
@@ -96,8 +95,8 @@ def _since(alert: HealthAlert, snapshot: Snapshot) -> str:
     logged_s = wall_s(alert, snapshot.metrics)
     when = ""
     if logged_s is not None:
-        when = time.strftime(", %Y-%m-%d %H:%M", time.localtime(logged_s))
-        if not snapshot.status.ended:
+        when = clock_text(logged_s, ", %Y-%m-%d %H:%M")
+        if when and not snapshot.status.ended:
             when += f", {duration(snapshot.now_s - logged_s)} ago"
     return f"since step {alert.step}{when}"
 

@@ -122,7 +122,8 @@ def wrong(snapshot: Snapshot) -> Answer:
 def fits(snapshot: Snapshot) -> Answer:
     """By the alerts about memory, then by the fullest card, then by the plan."""
     rows = snapshot.memory
-    codes = [alert.code for alert in snapshot.alerts if alert.code in MEMORY_CODES]
+    muted = snapshot.attention.muted
+    codes = [alert.code for alert in snapshot.alerts if alert.code in MEMORY_CODES - muted]
     detail, word = "", "fits"
     cards = [
         (row.capacity_bytes - row.gpu_used_bytes, row.rank)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from textual.content import Content
 
 from dpo_telemetry.events import Phase, PhaseName
-from dpo_telemetry.figures import duration, number, step_time
+from dpo_telemetry.figures import clock_text, duration, number, step_time
 from dpo_telemetry.text import printable
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
@@ -93,13 +91,12 @@ def time_left(snapshot: Snapshot) -> str:
 def clock_time(snapshot: Snapshot) -> str:
     """When the run ends, in the time of this place: 14:32, or with the day when it is not today."""
     end_s = snapshot.now_s + (snapshot.eta_s or 0.0)
-    try:
-        end, now = time.localtime(end_s), time.localtime(snapshot.now_s)
-    except (ValueError, OverflowError, OSError):
+    day = clock_text(end_s, "%Y-%m-%d")
+    if not day:
         return "out of sight"
-    if (end.tm_year, end.tm_yday) == (now.tm_year, now.tm_yday):
-        return time.strftime("%H:%M", end)
-    return time.strftime("%a %H:%M" if end_s - snapshot.now_s < 6 * DAY_S else "%Y-%m-%d", end)
+    if day == clock_text(snapshot.now_s, "%Y-%m-%d"):
+        return clock_text(end_s, "%H:%M")
+    return clock_text(end_s, "%a %H:%M") if end_s - snapshot.now_s < 6 * DAY_S else day
 
 
 def bar(share: float | None, label: str, figures: list[str], width: int, signs: Signs) -> Content:

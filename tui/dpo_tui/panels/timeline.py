@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual.content import Content
 
 from dpo_telemetry.events import PhaseName
-from dpo_telemetry.figures import duration
+from dpo_telemetry.figures import clock_text, duration
 from dpo_telemetry.reader.phases import Span
 from dpo_tui.signs import Signs
 from dpo_tui.snapshot import Snapshot
@@ -71,10 +70,13 @@ def _phase_rows(
     record: Timeline, attempt: AttemptTime, axis: Axis, snapshot: Snapshot, signs: Signs, *, numbered: bool
 ) -> list[Content]:
     rows = []
+    by_phase: dict[PhaseName, list[Span]] = {}
+    for span in record.spans.get(attempt.number, ()):
+        by_phase.setdefault(span.name, []).append(span)
     for phase in PHASES:
-        spans = [s for s in record.spans if s.attempt == attempt.number and s.name == phase]
-        if not spans:
+        if phase not in by_phase:
             continue
+        spans = by_phase[phase]
         cells = [(signs.track, "$chart-grid")] * axis.cells
         _paint(cells, spans, attempt, axis, snapshot, signs)
         taken_s = sum(_end(span, attempt, snapshot) - span.begin_s for span in spans)
@@ -95,8 +97,7 @@ def _attempt_row(
     record: Timeline, attempt: AttemptTime, axis: Axis, snapshot: Snapshot, signs: Signs
 ) -> Content:
     cells = [(signs.track, "$chart-grid")] * axis.cells
-    spans = [span for span in record.spans if span.attempt == attempt.number]
-    _paint(cells, spans, attempt, axis, snapshot, signs)
+    _paint(cells, record.spans.get(attempt.number, ()), attempt, axis, snapshot, signs)
     for gap in record.gaps:
         if gap.attempt == attempt.number:
             for at in axis.places(gap.begin_s, gap.end_s):
@@ -137,7 +138,7 @@ def _axis_row(axis: Axis, signs: Signs) -> Content:
 
 def clock(wall_s: float) -> str:
     """Local time of day; empty where the time is not known."""
-    return time.strftime("%H:%M:%S", time.localtime(wall_s)) if wall_s else ""
+    return clock_text(wall_s) if wall_s else ""
 
 
 def _until(attempt: AttemptTime, snapshot: Snapshot) -> float:

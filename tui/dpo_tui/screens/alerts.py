@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from operator import is_
 from typing import ClassVar
 
@@ -61,7 +62,7 @@ class Row:
 
 def rows_of(groups: Sequence[Group], signs: Signs) -> list[Row]:
     """Causes, each with its further alerts and its symptoms below it."""
-    rows = []
+    rows: list[Row] = []
     for group in groups:
         name = group.finding.codes[0] if group.finding is not None else " ".join(key_of(group.first))
         rows.append(Row(name, group, None, *row_of_group(group, signs)))
@@ -69,7 +70,17 @@ def rows_of(groups: Sequence[Group], signs: Signs) -> list[Row]:
             Row(f"{name}//{' '.join(key_of(alert))}", group, alert, *row_of_alert(group, alert, signs))
             for alert in (*group.alerts[1:], *group.symptoms)
         ]
-    return rows
+    return _apart(rows)
+
+
+def _apart(rows: Sequence[Row]) -> list[Row]:
+    """With a number where an id is there again: metrics "" and None, of a log that has both, give the same."""
+    taken: dict[str, Row] = {}
+    for row in rows:
+        numbers = (f"{row.id} {number}" for number in count(2))
+        name = row.id if row.id not in taken else next(name for name in numbers if name not in taken)
+        taken[name] = replace(row, id=name)
+    return list(taken.values())
 
 
 class AlertList(OptionList):

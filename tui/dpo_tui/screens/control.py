@@ -34,7 +34,7 @@ def consequences(wish: Wish, snapshot: Snapshot) -> list[str]:
         case "stop":
             lines = [
                 "All ranks finish their step, a checkpoint is saved, and the run ends.",
-                f"To go on later: dpo-daemon start --resume {name}",
+                f"The checkpoint is under checkpoints/ of {name}.",
             ]
         case "save":
             lines = ["A checkpoint is saved at the end of a step; training waits for it, then goes on."]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar
 
 from textual import on
@@ -12,6 +11,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from dpo_telemetry.figures import clock_text
 from dpo_tui.copies import Copy
 from dpo_tui.panels.panel import Panel
 from dpo_tui.panels.timeline import clock, timeline
@@ -134,11 +134,7 @@ no data: a process wrote nothing, and then went on"""
 
     def _line(self, entry: Entry, *, several: bool) -> Content:
         width, style = self._width, STYLES[entry.mood]
-        date = (
-            time.strftime("%m-%d ", time.localtime(entry.wall_s))
-            if width >= WITH_DATES and entry.wall_s
-            else ""
-        )
+        date = clock_text(entry.wall_s, "%m-%d ") if width >= WITH_DATES and entry.wall_s else ""
         attempt = f"{entry.attempt:>3}  " if several and width >= NARROW else ""
         step = f"step {entry.step}" if entry.step is not None else ""
         signs: dict[Mood, str] = {

@@ -204,7 +204,7 @@ def _advice(
     largest = max((row.measured_bytes for row in ledger), default=0)
     if unallocated_bytes and unallocated_bytes >= max(1 << 30, largest // 20):
         said.append("Much is reserved in pieces: set PYTORCH_ALLOC_CONF=expandable_segments:True.")
-    said.append("`dpo-daemon plan RUN --fit` searches for settings that fit.")
+    said.append("`dpo-daemon plan --profile NAME --fit` searches for settings that fit.")
     return tuple(dict.fromkeys(said))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from dpo_telemetry import events
-from dpo_telemetry.figures import size
+from dpo_telemetry.figures import clock_text, size
 from dpo_telemetry.reader.attempt import AttemptView
 from dpo_telemetry.reader.model import RunModel
 from dpo_telemetry.text import printable
@@ -183,7 +182,7 @@ def _surroundings(
 ) -> Iterator[ConfigSection]:
     run = model.run
     if run is not None:
-        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.created))
+        created = clock_text(run.created, "%Y-%m-%d %H:%M:%S") or "n/a"
         rows = {"name": run.name, "id": run.id, "created": created, "on host": run.host}
         yield ConfigSection("run", _rows(rows, {}))
     yield ConfigSection("job", _rows(_job(attempt), _job(before)))
@@ -250,10 +249,7 @@ def _other_versions(starts: list[events.Start]) -> dict[str, str]:
 
 
 def _machines(model: RunModel) -> dict[str, str]:
-    rows = {
-        host: f"{size(seen.memory_total_bytes)} memory, {size(seen.disk_free_bytes)} disk free"
-        for host, seen in sorted(model.hosts.items())
-    }
+    rows = {host: f"{size(seen.memory_total_bytes)} memory" for host, seen in sorted(model.hosts.items())}
     for (host, index), card in sorted(model.gpus.items()):
         rows[f"{host} GPU {index}"] = f"{card.name}  {size(card.memory_total_bytes)}"
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.series.columns import Ints, Series
+from dpo_telemetry.text import printable
 from dpo_tui.charts.chart import Ink, Line
 from dpo_tui.views.series import MetricView
 
@@ -121,9 +122,8 @@ def _line(name: str, series: Series) -> Line:
     if ink is None:
         ink = Ink.EVAL if marked else Ink.TRAIN
     short = name.removeprefix("eval_").rpartition("/")[2] if name.endswith(tuple(inks)) else name
-    return Line(
-        f"eval {short}" if marked and short != name else short, series.steps, series.values, ink, marked
-    )
+    shown = printable(f"eval {short}" if marked and short != name else short)
+    return Line(shown, series.steps, series.values, ink, marked)
 
 
 def _within(series: Series, low: int, high: int) -> Series:

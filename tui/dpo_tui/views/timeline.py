@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -56,12 +56,11 @@ class Timeline:
     """All attempts."""
 
     attempts: tuple[AttemptTime, ...] = ()
-    spans: tuple[Span, ...] = ()
+    spans: Mapping[int, tuple[Span, ...]] = field(default_factory=dict)
+    """By attempt, each in the order of their begin."""
     gaps: tuple[Gap, ...] = ()
     entries: tuple[Entry, ...] = ()
-    """The newest last."""
-    left_out: int = 0
-    """Entries that are not kept any more."""
+    """The newest last; the first says how many are not kept any more, if any."""
 
 
 def take_timeline(model: RunModel) -> Timeline:
@@ -76,12 +75,15 @@ def take_timeline(model: RunModel) -> Timeline:
     ]
     found.sort(key=lambda entry: entry.wall_s)
     dropped = max(0, len(found) - MAX_ENTRIES)
+    entries = found[dropped:]
+    left_out = history.left_out + dropped + max(0, len(model.series.eval) - MAX_EVALUATIONS)
+    if left_out and entries:
+        entries.insert(0, Entry(0.0, entries[0].attempt, "left out", f"{left_out} earlier entries", "quiet"))
     return Timeline(
         attempts=attempts,
-        spans=history.phases.spans(),
+        spans=_by_attempt(history.phases.spans()),
         gaps=tuple(history.gaps),
-        entries=tuple(found[dropped:]),
-        left_out=history.left_out + history.phases.left_out + dropped,
+        entries=tuple(entries),
     )
 
 
@@ -90,6 +92,13 @@ def timeline_key(model: RunModel) -> tuple[object, ...]:
     history = model.history
     exits = sum(len(attempt.host_exits) for attempt in model.attempts.values())
     return (history.version, len(model.series.eval), exits, len(model.attempts))
+
+
+def _by_attempt(spans: Sequence[Span]) -> dict[int, tuple[Span, ...]]:
+    found: dict[int, list[Span]] = defaultdict(list)
+    for span in spans:
+        found[span.attempt].append(span)
+    return {attempt: tuple(members) for attempt, members in found.items()}
 
 
 def _attempt_times(model: RunModel) -> Iterator[AttemptTime]:

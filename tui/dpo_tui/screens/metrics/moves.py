@@ -88,35 +88,40 @@ class Look:
 
 def whole_steps(metrics: Metrics) -> Steps | None:
     """First and last step of all metrics, replaced values included."""
-    ends = [
-        (int(series.steps.min()), int(series.steps.max()))
-        for view in metrics.values()
-        for series in (view.effective, view.superseded)
-        if len(series)
-    ]
-    return (min(first for first, _ in ends), max(last for _, last in ends)) if ends else None
+    firsts, lasts = [], []
+    for view in metrics.values():
+        if len(steps := view.effective.steps):
+            firsts.append(int(steps[0]))
+            lasts.append(int(steps[-1]))
+        if len(steps := view.superseded.steps):
+            firsts.append(int(steps.min()))
+            lasts.append(int(steps.max()))
+    return (min(firsts), max(lasts)) if firsts else None
 
 
 def nonfinite_after(
     groups: tuple[Group, ...], metrics: Metrics, step: int | None, forward: bool
 ) -> tuple[int, int] | None:
     """Place of the chart and step of the next value that is not finite; after the last one the first again."""
-    found = sorted(
-        (int(at), place)
-        for place, group in enumerate(groups)
-        for member in group.members
-        for at in _nonfinite_steps(metrics, member.metric)
-    )
-    if not found:
+    beyond: list[tuple[int, int]] = []
+    again: list[tuple[int, int]] = []
+    for place, group in enumerate(groups):
+        for member in group.members:
+            series = metrics[member.metric].effective
+            steps = series.steps[np.flatnonzero(~np.isfinite(series.values))]
+            if not len(steps):
+                continue
+            again.append((int(steps[0 if forward else -1]), place))
+            if step is None:
+                continue
+            at = (
+                int(np.searchsorted(steps, step, "right"))
+                if forward
+                else int(np.searchsorted(steps, step)) - 1
+            )
+            if 0 <= at < len(steps):
+                beyond.append((int(steps[at]), place))
+    if not again:
         return None
-    if forward:
-        at, place = next((one for one in found if step is None or one[0] > step), found[0])
-    else:
-        at, place = next((one for one in reversed(found) if step is None or one[0] < step), found[-1])
+    at, place = (min if forward else max)(beyond or again)
     return place, at
-
-
-def _nonfinite_steps(metrics: Metrics, name: str) -> list[int]:
-    series = metrics[name].effective
-    steps: list[int] = series.steps[~np.isfinite(series.values)].tolist()
-    return steps

@@ -17,7 +17,7 @@ from dpo_tui.charts.wall import ChartWall, Tile, View
 from dpo_tui.copies import Copy
 from dpo_tui.screens.metrics.groups import Group, grouped, matching, shown_title
 from dpo_tui.screens.metrics.keys import HELP, KEYS
-from dpo_tui.screens.metrics.lines import Lines, any_positive
+from dpo_tui.screens.metrics.lines import Lines
 from dpo_tui.screens.metrics.moves import Look, nonfinite_after, whole_steps
 from dpo_tui.screens.metrics.status import Shown, StatusLine
 from dpo_tui.screens.screen import RunScreen
@@ -371,7 +371,7 @@ class MetricsScreen(RunScreen):
         how = []
         if self.smoothing:
             how.append(f"EMA {self.smoothing:g}")
-        if self.log_scale and any_positive(lines):
+        if self.log_scale and self._lines.any_positive(group, self.metrics, self.smoothing):
             how.append("log")
         return Tile(shown_title(group) + (f" ({', '.join(how)})" if how else ""), lines)
 
