@@ -301,3 +301,10 @@ def test_no_damage_to_a_log_makes_its_reader_raise_anything_else(
     path = tmp_path / "damaged"
     path.write_bytes(bytes(data))
     assert_told_or_read(path)
+
+
+def test_an_event_file_without_a_metric_of_training_is_nothing_to_diagnose(tmp_path: Path) -> None:
+    path = tmp_path / "events.out.tfevents.1"
+    path.write_bytes(logs.event_file([{"step": step, "gpu/mem": 5.0} for step in range(1, 30)]))
+    with pytest.raises(TelemetryError, match="nothing to diagnose"):
+        open_log(path)

@@ -78,7 +78,7 @@ def files_in_folder(folder: Path) -> list[Path]:
 
 def read(sources: Iterator[Source]) -> ForeignLog:
     """The log of one or several files, which follow each other."""
-    log = ForeignLog(FORMAT, shows_training=True)
+    log = ForeignLog(FORMAT)
     surroundings = Surroundings()
     rows = _Rows(RowTaker(log, logged=True))
     for source in sources:
