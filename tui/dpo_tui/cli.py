@@ -133,15 +133,24 @@ def replay(
     if len(paths) > 1:
         raise click.UsageError("The monitor shows one run; several PATHs go with --headless.")
     require_terminal("replay --headless")
+    from dpo_telemetry.foreign.source import STANDARD_INPUT
     from dpo_telemetry.reader.source import DirectorySource
-    from dpo_telemetry.rundir.find import find_run, runs_directory
+    from dpo_telemetry.rundir.find import runs_directory
+    from dpo_telemetry.rundir.layout import RunDirectory
     from dpo_tui.logsource import LogSource
+    from dpo_tui.paths import path_of
+    from dpo_tui.runlist import RunList
 
-    path = Path(paths[0])
-    if path.exists() and not (path / "run.json").exists():
-        return show(LogSource(path), path.name)
-    found = find_run(paths[0], runs_directory(runs_dir))
-    return show(DirectorySource(found), found.name)
+    path, runs = path_of(paths[0], runs_dir), RunList(runs_directory(runs_dir))
+    if path == STANDARD_INPUT:
+        raise click.UsageError("The window takes its keys from standard input; - goes with --headless.")
+    if not (path / "run.json").exists():
+        if not path.exists():
+            raise TuiError(f"{path}: no such file or run")
+        return show(LogSource(path), path.name, runs=runs)
+    run = RunDirectory(path.absolute())
+    run.info()
+    return show(DirectorySource(run), run.name, runs=runs)
 
 
 def named_run(text: str, runs_dir: Path) -> RunDirectory:

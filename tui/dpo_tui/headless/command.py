@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import io
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -18,11 +16,10 @@ from dpo_telemetry.cli import EXIT_BAD_NEWS, EXIT_FINE, EXIT_USAGE, render
 from dpo_telemetry.errors import TelemetryError
 from dpo_telemetry.events import Severity
 from dpo_telemetry.foreign.open import ReplayedLog, open_log
-from dpo_telemetry.foreign.source import STANDARD_INPUT
-from dpo_telemetry.rundir.find import find_run, runs_directory
 from dpo_telemetry.text import printable
 from dpo_tui.headless.reports import REPORTS
 from dpo_tui.headless.result import Outcome, result_of
+from dpo_tui.paths import path_of
 
 if TYPE_CHECKING:
     from dpo_tui.headless.printed import Printed
@@ -78,7 +75,7 @@ def _replay(
     """One path; the error of a path that is alone is raised."""
     try:
         with _collector_at_rest():
-            log = open_log(_path_of(path, runs_dir))
+            log = open_log(path_of(path, runs_dir))
     except TelemetryError as error:
         if alone:
             raise
@@ -106,24 +103,3 @@ def _with_progress(paths: Sequence[str]) -> Iterable[str]:
     from rich.progress import track
 
     return track(paths, "diagnosing", console=Console(stderr=True), transient=True)
-
-
-def _path_of(text: str, runs_dir: str | None) -> Path:
-    """What is there under this path, standard input for `-`, else the run of this name.
-
-    Raises:
-        TelemetryError: no run has this name, and it means no file; or it is empty.
-    """
-    if not text:
-        # As a path it would mean the working directory; in a script it is a variable that is not set.
-        raise TelemetryError("a PATH is empty; give a file, a folder or the name of a run")
-    path = Path(text)
-    if path == STANDARD_INPUT or os.path.lexists(path) or path.name != text:
-        return path
-    try:
-        return find_run(text, runs_directory(runs_dir)).path
-    except TelemetryError as error:
-        # A name with a suffix may as well mean a file, and a run's error would mislead.
-        if path.suffix:
-            return path
-        raise TelemetryError(f"{error.format_message()}; no file has this name either") from None
