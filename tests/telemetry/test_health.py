@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_is_critical_and_names_its_steps() -> None:
 @pytest.mark.parametrize(("metric", "severity"), [("grad_norm", "critical"), ("logits/rejected", "warning")])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_weighs_by_its_metric(metric: str, severity: str, value: float) -> None:
-    found = alert(diagnose([{"loss": 0.7, metric: value}]), "nonfinite")
+    found = alert(diagnose([{"loss": 0.7, metric: value}] * 6), "nonfinite")
     assert (found.severity, found.metric) == (severity, metric)
 
 

@@ -6,8 +6,9 @@ logits that overflow in one do not in the other (trl#878). A metric's NaN beside
 a mean over no positions or over masked infinities (trl#2435) and says nothing of the model: a
 warning, never critical. Infinite or NaN gradient norms in the first rows are a loss scaler finding
 its scale (fp16 starts at 2^16 and halves it until nothing overflows): the step was skipped, which is
-a note. What tells it from the real thing is the loss: weights that took such an update make the next
-loss NaN, and one of exactly 0 has lost its graph.
+a note once a good one has followed, and a warning until then. What tells it from the real thing is
+the loss: weights that took such an update make the next loss NaN, and one of exactly 0 has lost its
+graph.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class NonFinite(Rule):
         vital = name in VITAL
         severity: Severity = "critical" if vital else "warning"
         if name == "grad_norm" and self._scaled():
-            severity = "info"
+            severity = "info" if self._last_bad_gradient < self._gradients else "warning"
         times = "once" if seen.count == 1 else f"{seen.count} times"
         return HealthAlert(
             code=CODE,
