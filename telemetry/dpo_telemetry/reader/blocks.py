@@ -15,7 +15,6 @@ from dpo_telemetry import events
 from dpo_telemetry.events import Step
 from dpo_telemetry.reader.source import Prepared
 from dpo_telemetry.reader.steps import StepColumns
-from dpo_telemetry.series.columns import Floats
 
 ITEM_BYTES = 8
 
@@ -46,39 +45,30 @@ class Block(msgspec.Struct, frozen=True):
         return self.arrays * self.n * ITEM_BYTES
 
 
-def layout(chunk: Prepared) -> tuple[Any, ...]:
-    """Chunks one behind the other that have this in common make one block."""
+def describe(chunk: Prepared) -> Block:
+    """The block of a chunk."""
     steps = chunk.steps
-    if steps is None:
-        return chunk.file, None
-    return chunk.file, steps.names, steps.epochs is None, tuple(steps.work)
-
-
-def describe(group: Sequence[Prepared]) -> Block:
-    """The block that chunks of one layout make."""
-    first, last = group[0], group[-1].steps
-    lines = b"\n".join(chunk.data for chunk in group if chunk.data)
     return Block(
-        file=first.file,
-        offset=first.offset,
-        size_bytes=sum(chunk.size_bytes for chunk in group),
-        lines=lines,
-        n=sum(len(chunk.steps.steps) for chunk in group if chunk.steps is not None),
-        names=list(last.names) if last else [],
-        has_epochs=last is not None and last.epochs is not None,
-        work=list(last.work) if last else [],
-        newest=[events.encode(step).decode() for step in last.newest] if last else [],
+        file=chunk.file,
+        offset=chunk.offset,
+        size_bytes=chunk.size_bytes,
+        lines=chunk.data,
+        n=len(steps.steps) if steps else 0,
+        names=list(steps.names) if steps else [],
+        has_epochs=steps is not None and steps.epochs is not None,
+        work=list(steps.work) if steps else [],
+        newest=[events.encode(step).decode() for step in steps.newest] if steps else [],
     )
 
 
-def arrays(group: Sequence[Prepared]) -> Iterator[memoryview]:
-    """The arrays of that block, piece by piece."""
-    stepping = [chunk.steps for chunk in group if chunk.steps is not None]
-    for block in stepping:
-        yield np.ascontiguousarray(block.steps).data
-    for parts in _float_columns(stepping) if stepping else ():
-        for part in parts:
-            yield np.ascontiguousarray(part).data
+def arrays(chunk: Prepared) -> Iterator[memoryview]:
+    """The arrays of its block, one by one."""
+    steps = chunk.steps
+    if steps is None:
+        return
+    epochs = () if steps.epochs is None else (steps.epochs,)
+    for array in (steps.steps, steps.wall_s, *epochs, *steps.work.values(), *steps.values):
+        yield np.ascontiguousarray(array).data
 
 
 def unpack(blocks: Sequence[Block], data: Any, start: int) -> Iterator[Prepared]:
@@ -115,13 +105,3 @@ def _steps(block: Block, data: Any, start: int) -> StepColumns:
         work=dict(zip(block.work, others, strict=False)),
         newest=newest,
     )
-
-
-def _float_columns(stepping: list[StepColumns]) -> Iterator[list[Floats]]:
-    yield [block.wall_s for block in stepping]
-    if stepping[0].epochs is not None:
-        yield [block.epochs for block in stepping if block.epochs is not None]
-    for name in stepping[0].work:
-        yield [block.work[name] for block in stepping]
-    for at in range(len(stepping[0].names)):
-        yield [block.values[at] for block in stepping]

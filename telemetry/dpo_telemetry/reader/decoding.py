@@ -120,9 +120,9 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests until there are no more."""
     for line in requests:
         chunk = prepare(msgspec.json.decode(line, type=Stretch))
-        text = msgspec.json.encode(blocks.describe([chunk]))
+        text = msgspec.json.encode(blocks.describe(chunk))
         replies.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
-        replies.writelines(blocks.arrays([chunk]))
+        replies.writelines(blocks.arrays(chunk))
         replies.flush()
 
 

@@ -92,8 +92,8 @@ class IndexWriter:
         Raises:
             OSError: the cache cannot be written.
         """
-        self._blocks.append(blocks.describe([chunk]))
-        self._file.writelines(blocks.arrays([chunk]))
+        self._blocks.append(blocks.describe(chunk))
+        self._file.writelines(blocks.arrays(chunk))
 
     def finish(self, alerts: Sequence[HealthAlert]) -> None:
         """All chunks were added, and this is what the rules say of them.

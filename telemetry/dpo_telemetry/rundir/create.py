@@ -6,10 +6,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -63,17 +60,10 @@ def create_attempt(run: RunDirectory, profile_toml: str, plan_json: bytes) -> At
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, so that a reader sees the old bytes or the new ones."""
-    with replaced(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when all of it is written."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with staging.open("wb") as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)

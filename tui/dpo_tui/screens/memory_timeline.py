@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
-from rich.style import Style
-from textual.geometry import Region
-from textual.strip import Strip
-from textual.widget import Widget
 
 from dpo_telemetry.figures import size
 from dpo_telemetry.reader import memory_history
@@ -16,8 +10,8 @@ from dpo_telemetry.reader.memory_history import Floats
 from dpo_tui.charts.axis import Axis
 from dpo_tui.charts.chart import Ink, Line, Picture, draw
 from dpo_tui.charts.glyphs import Glyphs
-from dpo_tui.charts.inks import COMPONENTS, INK_CSS, ink_styles
-from dpo_tui.charts.strips import to_strips
+from dpo_tui.charts.inks import INK_CSS
+from dpo_tui.charts.widget import DrawnChart
 from dpo_tui.panels.memory_bar import planned_mark
 from dpo_tui.signs import Signs
 from dpo_tui.views.memory import MemoryView
@@ -36,10 +30,8 @@ ON_A_CARD = (memory_history.PEAK_ALLOCATED, memory_history.RESERVED)
 PLAN, CARD = Ink.SUPERSEDED, Ink.RULE
 
 
-class MemoryTimeline(Widget):
+class MemoryTimeline(DrawnChart):
     """Draws the lines of one rank or card; draws again when there is something new."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(COMPONENTS.values())
 
     DEFAULT_CSS = f"MemoryTimeline {{ {INK_CSS} }}"
 
@@ -49,45 +41,23 @@ class MemoryTimeline(Widget):
         self.from_zero = True
         """Whether the value axis begins at 0 and holds plan and card, or fits what was measured."""
         self._glyphs: Glyphs = signs.charts
-        self._strips: list[Strip] | None = None
-        self._styles: list[Style] | None = None
 
     def show(self, view: MemoryView) -> None:
         """Draw this view from now on."""
         changed = self.view is None or self.view.revision != view.revision
         self.view = view
         if changed:
-            self._forget()
+            self.draw_again()
 
     def toggle_scale(self) -> None:
         """From 0 up to the card, or as near as the measured lines allow."""
         self.from_zero = not self.from_zero
-        self._forget()
+        self.draw_again()
 
-    def render_lines(self, crop: Region) -> list[Strip]:
-        """Rows of the chart within `crop`; the whole chart is drawn once a change."""
-        width, height = self.size
-        strips = self._strips
-        if strips is None or len(strips) != height or (strips and strips[0].cell_length != width):
-            strips = self._strips = self._draw(width, height)
-        if crop.column_span != (0, width):
-            strips = [strip.crop(crop.x, crop.right) for strip in strips]
-        return strips[crop.y : crop.bottom]
-
-    def notify_style_update(self) -> None:
-        """Another theme means other colours."""
-        super().notify_style_update()
-        self._styles = self._strips = None
-
-    def _forget(self) -> None:
-        self._strips = None
-        self.refresh()
-
-    def _draw(self, width: int, height: int) -> list[Strip]:
-        if self._styles is None:
-            self._styles = ink_styles(self)
+    def picture(self, width: int, height: int) -> Picture:
+        """The measured lines, with plan and card across them."""
         view = self.view or MemoryView()
-        return to_strips(picture(view, width, height, self._glyphs, from_zero=self.from_zero), self._styles)
+        return picture(view, width, height, self._glyphs, from_zero=self.from_zero)
 
 
 def picture(view: MemoryView, width: int, height: int, glyphs: Glyphs, *, from_zero: bool = True) -> Picture:
