@@ -16,10 +16,12 @@ from textual.pilot import Pilot
 from dpo_telemetry import events
 from dpo_telemetry.events import Event
 from dpo_telemetry.identity import boot_id
+from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.rundir.create import create_attempt, create_run
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_telemetry.writer import EventWriter
 from dpo_tui.app import MonitorApp
+from dpo_tui.signs import UNICODE, Signs
 
 START_S = 1_790_000_000.0
 STEP_S = 6.8
@@ -150,6 +152,17 @@ def live_run(new_run: Callable[..., RunBuilder]) -> RunBuilder:
         builder.log(f"step {step}/300  loss {metrics_at(step)['loss']:.4f}\n")
     builder.flush()
     return builder
+
+
+def monitor(builder: RunBuilder, later_s: float = 2.0, *, signs: Signs = UNICODE) -> MonitorApp:
+    """The window over a run, some seconds after the last that was written; its clock stands."""
+    frozen = builder.now_s + later_s
+    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen, signs=signs)
+
+
+def screen_text(app: MonitorApp) -> str:
+    """What is on the screen, line by line."""
+    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def wait_until(condition: Callable[[], object], pilot: Pilot[None], deadline_s: float = 10.0) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.tui.conftest import RunBuilder, drawn, wait_until
+from tests.tui.conftest import RunBuilder, drawn, monitor, screen_text, wait_until
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from dpo_telemetry.health.alerts import HealthAlert
 from dpo_telemetry.health.findings import findings
-from dpo_telemetry.reader.source import DirectorySource
 from dpo_tui.app import MonitorApp
 from dpo_tui.attention import Attention, load
 from dpo_tui.charts.widget import LineChart
@@ -34,15 +33,6 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-
-
-def monitor(builder: RunBuilder, signs: Signs = UNICODE) -> MonitorApp:
-    frozen = builder.now_s + 2
-    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen, signs=signs)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 def truncated_away(builder: RunBuilder, last: int = 30) -> RunBuilder:
@@ -253,7 +243,7 @@ async def test_it_works_at_any_size_with_alerts_and_without(new_run: NewRun, sig
     quiet = new_run()
     quiet.flush()
     for builder, expected in ((truncated_away(new_run()), "truncated"), (quiet, "nothing wrong")):
-        app = monitor(builder, signs)
+        app = monitor(builder, signs=signs)
         async with app.run_test(size=(240, 70)) as pilot:
             await drawn(app, pilot)
             await pilot.press("4")

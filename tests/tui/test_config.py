@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.tui.conftest import START_S, RunBuilder, drawn, wait_until
+from tests.tui.conftest import START_S, RunBuilder, drawn, monitor, screen_text, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
@@ -75,15 +75,6 @@ def newest(builder: RunBuilder, place: str | None = None) -> AttemptConfig:
 
 def row(attempt: AttemptConfig, path: str) -> ConfigRow:
     return next(row for section in attempt.sections for row in section.rows if row.path == path)
-
-
-def monitor(builder: RunBuilder) -> MonitorApp:
-    frozen = builder.now_s + 2
-    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def opened(app: MonitorApp, pilot: Pilot[None]) -> ConfigScreen:

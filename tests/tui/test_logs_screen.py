@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.tui.conftest import RunBuilder, drawn, wait_until
+from tests.tui.conftest import RunBuilder, drawn, monitor, screen_text, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.rundir.layout import RunDirectory
 from dpo_tui.app import MonitorApp
 from dpo_tui.logs.lines import LogLines
@@ -32,15 +31,6 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB
 def write(run: RunDirectory, name: str, text: str) -> None:
     with (run.attempt(1).logs_dir / name).open("a") as file:
         file.write(text)
-
-
-def monitor(builder: RunBuilder) -> MonitorApp:
-    frozen = builder.now_s + 2
-    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 def said(app: MonitorApp) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tui.conftest import RunBuilder, drawn, wait_until
+from tests.tui.conftest import RunBuilder, drawn, screen_text, wait_until
 from tests.tui.memory_runs import GIB, CardRun
 from textual.pilot import Pilot
 
@@ -41,10 +41,6 @@ def new_cards(tmp_path: Path) -> Iterator[Callable[..., CardRun]]:
 def monitor(run: CardRun | RunBuilder, signs: Signs = UNICODE) -> MonitorApp:
     frozen = run.now_s + 1
     return MonitorApp(DirectorySource(run.run), run.run.name, clock=lambda: frozen, signs=signs)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def open_memory(app: MonitorApp, pilot: Pilot[None]) -> MemoryScreen:

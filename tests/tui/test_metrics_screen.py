@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
-from tests.tui.conftest import STEP_S, RunBuilder, drawn, wait_until
+from tests.tui.conftest import STEP_S, RunBuilder, drawn, screen_text, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -27,10 +27,6 @@ NewRun = Callable[..., RunBuilder]
 
 def monitor(builder: RunBuilder) -> MonitorApp:
     return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: builder.now_s + 2)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def opened(app: MonitorApp, pilot: Pilot[None]) -> tuple[MetricsScreen, ChartWall]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.tui.conftest import STEP_S, RunBuilder, drawn, metrics_at, wait_until
+from tests.tui.conftest import STEP_S, RunBuilder, drawn, metrics_at, monitor, screen_text, wait_until
 from textual.widgets import Footer
 
 from dpo_telemetry.errors import TelemetryError
@@ -31,15 +31,6 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
-
-
-def monitor(builder: RunBuilder, later_s: float = 2.0) -> MonitorApp:
-    frozen = builder.now_s + later_s
-    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def test_the_overview_shows_the_run_as_it_stands(live_run: RunBuilder) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-from tests.tui.conftest import START_S, RunBuilder, drawn, metrics_at, wait_until
+from tests.tui.conftest import START_S, RunBuilder, drawn, metrics_at, monitor, screen_text, wait_until
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from dpo_telemetry import events
 from dpo_telemetry.figures import number
-from dpo_telemetry.reader.source import DirectorySource
 from dpo_telemetry.reader.whole import read_run
 from dpo_telemetry.rundir.create import create_attempt
 from dpo_telemetry.rundir.exits import HostExit
@@ -88,15 +87,6 @@ def eventful(new_run: NewRun) -> RunBuilder:
     builder.step(101)
     builder.flush()
     return builder
-
-
-def monitor(builder: RunBuilder) -> MonitorApp:
-    frozen = builder.now_s + 2
-    return MonitorApp(DirectorySource(builder.run), builder.run.name, clock=lambda: frozen)
-
-
-def screen_text(app: MonitorApp) -> str:
-    return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
 async def opened(app: MonitorApp, pilot: Pilot[None]) -> TimelineScreen:
